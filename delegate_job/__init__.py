@@ -1,0 +1,3 @@
+"""Hand a task to an interactive coding agent and learn whether the work is good."""
+
+__version__ = "0.1.0"
