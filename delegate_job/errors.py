@@ -1,0 +1,37 @@
+"""The errors a user can meet: one line, a hint, an exit code.
+
+Not the odd events of an agent: those are data. An exception here means that *we* could not do what was asked.
+"""
+
+from delegate_job.exit_codes import ExitCode
+
+
+class DelegateJobError(Exception):
+    """What went wrong in one line, what to do about it, and the process's exit code."""
+
+    exit_code: ExitCode = ExitCode.USAGE
+
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: ExitCode | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+
+class UsageError(DelegateJobError):
+    """The command line asks for something that cannot be meant."""
+
+
+class NotStartedError(DelegateJobError):
+    """The job could not be started: tmux, agent, broker or work dir (exit 7)."""
+
+    exit_code = ExitCode.NOT_STARTED
+
+
+class RegistryError(DelegateJobError):
+    """The registry cannot be read or written: missing rights, full disk, newer schema, damage."""
+
+
+class UnknownJobError(RegistryError):
+    """No job, or more than one, has this id or beginning of an id."""

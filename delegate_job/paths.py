@@ -1,0 +1,113 @@
+"""Where a registry keeps things: the names of its files, and nothing about what stands in them."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+APP = "delegate-job"
+
+
+def default_registry() -> Path:
+    """Return the user's registry: platformdirs' state directory for `delegate-job`."""
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir(APP, appauthor=False))
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryPaths:
+    """The files of one registry. `root` is absolute."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file: the truth."""
+        return self.root / "registry.db"
+
+    @property
+    def jobs(self) -> Path:
+        """The directory that holds one directory a job."""
+        return self.root / "jobs"
+
+    def job(self, job_id: str) -> "JobPaths":
+        """Return the paths of one job."""
+        return JobPaths(self.jobs / job_id)
+
+    @property
+    def tmux_label(self) -> str:
+        """The name of this registry's own tmux server (`tmux -L`), from the real path of the registry."""
+        real = os.path.realpath(self.root)
+        return f"{APP}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobPaths:
+    """The files of one job directory: 0700, outside every work tree."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the owner."""
+        return self.root / "lock"
+
+    @property
+    def runner_lock(self) -> Path:
+        """Held (flock) by the runner for its life."""
+        return self.root / "runner.lock"
+
+    @property
+    def check_lock(self) -> Path:
+        """Held (flock) by a running check; its text is the check's process id."""
+        return self.root / "check.lock"
+
+    @property
+    def launch(self) -> Path:
+        """The argv, work dir and environment of the agent; holds secrets, removed when the job is done."""
+        return self.root / "launch.json"
+
+    @property
+    def connection(self) -> Path:
+        """The broker's address and this job's credentials, rewritten by each owner."""
+        return self.root / "connection.json"
+
+    @property
+    def prompt(self) -> Path:
+        """The registry's own copy of the task, byte for byte."""
+        return self.root / "prompt.md"
+
+    @property
+    def agent(self) -> Path:
+        """The directory of settings and hook files written for this run."""
+        return self.root / "agent"
+
+    @property
+    def control(self) -> Path:
+        """What the runner and users' commands say."""
+        return self.root / "control.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """What happened, after the commit."""
+        return self.root / "events.jsonl"
+
+    @property
+    def pane_log(self) -> Path:
+        """The raw output of the agent's terminal."""
+        return self.root / "pane.log"
+
+    @property
+    def result(self) -> Path:
+        """The finished job as JSON."""
+        return self.root / "result.json"
+
+    @property
+    def fallback_log_dir(self) -> Path:
+        """The audit directory of a job whose work dir cannot be written."""
+        return self.root / "audit"
+
+    def validation_log(self, attempt: int) -> Path:
+        """The output of the check number `attempt`, from 1."""
+        return self.root / f"validation-{attempt}.log"
