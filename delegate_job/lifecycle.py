@@ -3,12 +3,12 @@
 It does nothing to the world: it says what is owed, and an owner does it.
 
 The rules
-- `advance` is total. An event that means nothing where the job stands gives back the same job (the very object),
-  and the owner records it with `applied: false`.
+- `advance` is total. An event that means nothing where the job stands gives back the same job (the very
+  object), and the owner records it with `applied: false`.
 - Which steps exist is the table's matter. A cell holds its steps in order; the first one whose guard holds is
   taken; a cell in which no guard holds means nothing.
-- `outcome` is set if and only if the state is `done`. Done is final: only `closed`, which clears what is owed,
-  still applies.
+- `outcome` is set if and only if the state is `done`. Done is final: only `closed`, which clears what is
+  owed, still applies.
 - A claim (`completed`, `error`) counts in any live state, also before the agent was seen to start. The one
   exception: while a rejection has not been delivered (`untold`), claims belong to the round before.
 - `waiting` is left by any sign that the agent works again. Time limits are the owner's clocks; here they are

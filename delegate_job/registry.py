@@ -1,0 +1,318 @@
+"""The registry: every job and every event of it, in one SQLite file. The truth.
+
+Not the audit directory (what agents claim), not MQTT (what is announced): both can be made again from here.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, Self
+
+from delegate_job.errors import RegistryError, UnknownJobError
+from delegate_job.events import Event
+from delegate_job.job import Job, JobState
+from delegate_job.paths import RegistryPaths
+from delegate_job.rows import (
+    Progress,
+    Recorded,
+    Row,
+    job_columns,
+    progress_columns,
+    recorded_of,
+    row_of,
+    spec_text,
+)
+from delegate_job.schema import MIGRATIONS, VERSION
+
+BUSY_TIMEOUT = 10.0
+"""Seconds a writer waits for another one."""
+
+
+class StorageFullError(RegistryError):
+    """The disk is full or a write failed; the same call may work later."""
+
+
+class Registry:
+    """An open registry. One object a thread; each method is one transaction at the most.
+
+    Every method may raise `RegistryError`, with one line and a hint.
+    """
+
+    def __init__(self, paths: RegistryPaths) -> None:
+        self.paths = paths
+        with _told(paths):
+            paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            paths.jobs.mkdir(mode=0o700, exist_ok=True)
+            self._db = sqlite3.connect(paths.database, timeout=BUSY_TIMEOUT, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._prepare()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == VERSION:
+            # A transaction that was answered survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
+            self._db.execute("PRAGMA synchronous = FULL")
+            return
+        if version > VERSION:
+            raise RegistryError(
+                f"the registry {self.paths.root} was made by a newer delegate-job"
+                f" (schema {version}, this one knows {VERSION})",
+                hint="upgrade delegate-job, or name another registry with --registry-dir",
+            )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._migrate()
+        for name in (self.paths.database, f"{self.paths.database}-wal", f"{self.paths.database}-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(name, 0o600)  # noqa: PTH101 - two of the three are names that only SQLite makes
+
+    def _migrate(self) -> None:
+        with self._transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+                for statement in filter(str.strip, script.split(";")):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {number}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _told(self.paths):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    # -- writing
+
+    def add(self, job: Job, event: Event) -> Row:
+        """Add a new job with its first event; `sqlite3.IntegrityError` when the operation id is taken."""
+        with self._transaction():
+            values = job_columns(job) | {
+                "id": job.id,
+                "spec": spec_text(job.spec),
+                "agent": job.spec.agent,
+                "workdir": job.spec.workdir,
+                "operation_id": job.spec.operation_id,
+                "created_at": job.created_at,
+                "timeout_left": job.spec.timeout,
+            }
+            names, marks = ", ".join(values), ", ".join("?" * len(values))
+            # The column names are ours; every value is bound.
+            self._db.execute(
+                f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(map(storable, values.values()))
+            )  # noqa: S608
+            sequence = self._insert_event(event, applied=True)
+            self._db.execute("UPDATE jobs SET sequence = ? WHERE id = ?", (sequence, job.id))
+        return self.row(job.id)
+
+    def record(
+        self, event: Event, after: Job, *, applied: bool, progress: Progress, epoch: int
+    ) -> int | None:
+        """Record one event and the job it leads to; return its sequence number, None when its id is a repeat.
+
+        Raises `RegistryError` when `epoch` is no longer the owner's: another process has taken the job over.
+        """
+        with self._transaction():
+            sequence = self._insert_event(event, applied=applied)
+            columns = progress_columns(progress)
+            if sequence is not None:
+                columns |= job_columns(after) | {"sequence": sequence}
+            self._update(after.id, columns, epoch)
+        return sequence
+
+    def save_progress(self, job_id: str, progress: Progress, *, epoch: int) -> None:
+        """Keep how far the inboxes were read and the time used, without an event."""
+        with self._transaction():
+            self._update(job_id, progress_columns(progress), epoch)
+
+    def set_tmux_socket(self, job_id: str, socket: str, *, epoch: int) -> None:
+        """Remember the socket of the tmux server that the job's session lives in."""
+        with self._transaction():
+            self._update(job_id, {"tmux_socket": socket}, epoch)
+
+    def take_ownership(self, job_id: str, *, pid: int, host: str) -> int:
+        """Write down who owns a job; return the owner's epoch. The caller holds the job's lock.
+
+        Raises `RegistryError` when the job belongs to another host: its lock says nothing here.
+        """
+        with self._transaction():
+            row = self._db.execute("SELECT host, owner_epoch FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            if row is None:
+                raise UnknownJobError(f"no job {job_id}")
+            if row["host"] not in {None, host}:
+                raise RegistryError(f"job {job_id} belongs to the host {row['host']}, and this is {host}")
+            epoch = int(row["owner_epoch"]) + 1
+            self._db.execute(
+                "UPDATE jobs SET host = ?, owner_pid = ?, owner_epoch = ? WHERE id = ?",
+                (host, pid, epoch, job_id),
+            )
+        return epoch
+
+    def give_up_ownership(self, job_id: str, *, epoch: int) -> None:
+        """Write down that nobody owns the job any more."""
+        with self._transaction():
+            self._update(job_id, {"owner_pid": None}, epoch)
+
+    def append(self, event: Event) -> int | None:
+        """Record an event that changes no job (a `verify`); return its sequence number, None for a repeat."""
+        with self._transaction():
+            return self._insert_event(event, applied=False)
+
+    def _update(self, job_id: str, columns: dict[str, Any], epoch: int) -> None:
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        found = self._db.execute(
+            f"UPDATE jobs SET {assignments} WHERE id = ? AND owner_epoch = ?",  # noqa: S608 - our own column names
+            (*map(storable, columns.values()), job_id, epoch),
+        )
+        if found.rowcount != 1:
+            raise RegistryError(f"job {job_id} has another owner now")
+
+    def _insert_event(self, event: Event, *, applied: bool) -> int | None:
+        done = self._db.execute(
+            "INSERT OR IGNORE INTO events (job_id, id, kind, source, at, received_at, detail, data, applied)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                event.job_id,
+                event.id,
+                event.kind,
+                event.source,
+                event.at,
+                event.received_at,
+                storable(event.detail),
+                json.dumps(dict(event.data)),
+                applied,
+            ),
+        )
+        return done.lastrowid if done.rowcount == 1 else None
+
+    # -- reading
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has committed (PRAGMA data_version)."""
+        with _told(self.paths):
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def row(self, job_id: str) -> Row:
+        """Return one job by its whole id."""
+        with _told(self.paths):
+            found = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if found is None:
+            raise UnknownJobError(f"no job {job_id}", hint="`delegate-job list` shows all jobs")
+        return row_of(found)
+
+    def find(self, beginning: str) -> Row:
+        """Return the job with this id, or this unique beginning of one; `@last` is the newest."""
+        with _told(self.paths):
+            if beginning == "@last":
+                found = self._db.execute("SELECT * FROM jobs ORDER BY number DESC LIMIT 1").fetchall()
+            else:
+                found = self._db.execute(
+                    "SELECT * FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 2",
+                    (beginning, beginning + chr(0x10FFFF)),
+                ).fetchall()
+        if len(found) == 1 or (found and found[0]["id"] == beginning):
+            return row_of(found[0])
+        raise self._not_found(beginning, [row["id"] for row in found])
+
+    @staticmethod
+    def _not_found(beginning: str, found: list[str]) -> UnknownJobError:
+        if found:
+            return UnknownJobError(
+                f"more than one job begins with {beginning!r}: {', '.join(found)}", hint="give more of the id"
+            )
+        if beginning == "@last":
+            return UnknownJobError("there is no job yet", hint="`delegate-job submit --prompt …` makes one")
+        return UnknownJobError(f"no job {beginning!r}", hint="`delegate-job list` shows all jobs")
+
+    def find_operation(self, operation_id: str) -> Row | None:
+        """Return the job that was submitted with this operation id."""
+        with _told(self.paths):
+            found = self._db.execute("SELECT * FROM jobs WHERE operation_id = ?", (operation_id,)).fetchone()
+        return None if found is None else row_of(found)
+
+    def rows(
+        self,
+        *,
+        state: JobState | None = None,
+        agent: str | None = None,
+        workdir: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        """Yield jobs, newest first, one at a time: the memory needed does not grow with their number."""
+        wanted = {"state": state, "agent": agent, "workdir": workdir}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given) or "1"
+        # Column names are the three above; a negative limit is none (sqlite.org/lang_select.html).
+        query = f"SELECT * FROM jobs WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608
+        with _told(self.paths):
+            for found in self._db.execute(
+                query, (*map(storable, given.values()), -1 if limit is None else limit)
+            ):
+                yield row_of(found)
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of all jobs that are not done, oldest first."""
+        live = [state for state in JobState if state is not JobState.DONE]
+        marks = ", ".join("?" * len(live))
+        with _told(self.paths):
+            found = self._db.execute(
+                f"SELECT id FROM jobs WHERE state IN ({marks}) ORDER BY number",  # noqa: S608 - only marks
+                live,
+            ).fetchall()
+        return [row["id"] for row in found]
+
+    def knows_event(self, job_id: str, event_id: str) -> bool:
+        """Return whether an event with this id was recorded for the job."""
+        with _told(self.paths):
+            query = "SELECT 1 FROM events WHERE job_id = ? AND id = ?"
+            return self._db.execute(query, (job_id, event_id)).fetchone() is not None
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[Recorded]:
+        """Yield the events of a job in the order in which they were recorded, one at a time."""
+        with _told(self.paths):
+            query = "SELECT * FROM events WHERE job_id = ? AND sequence > ? ORDER BY sequence"
+            for found in self._db.execute(query, (job_id, after)):
+                yield recorded_of(found)
+
+
+@contextlib.contextmanager
+def _told(paths: RegistryPaths) -> Iterator[None]:
+    """Turn what SQLite and the file system say into one line for the user."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        kind = StorageFullError if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR} else RegistryError
+        raise kind(f"the registry {paths.database}: {error}", hint=_HINTS.get(code)) from error
+    except OSError as error:
+        raise RegistryError(
+            f"the registry {paths.root}: {error.strerror}", hint="name another one with --registry-dir"
+        ) from error
+
+
+_HINTS = {
+    sqlite3.SQLITE_FULL: "make room on the disk",
+    sqlite3.SQLITE_IOERR: "look at the disk: space, rights, health",
+    sqlite3.SQLITE_READONLY: "the registry must be writable; name another one with --registry-dir",
+    sqlite3.SQLITE_CANTOPEN: "the registry must be readable; name another one with --registry-dir",
+    sqlite3.SQLITE_BUSY: "another process is writing for long; try again",
+    sqlite3.SQLITE_NOTADB: "this file is no registry; name another one with --registry-dir",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; name another one with --registry-dir",
+}

@@ -1,0 +1,21 @@
+"""The one place that sleeps: ask again until an answer comes or the time is over."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
+
+
+def retry_until(ask: Callable[[], Answer | None], *, timeout: float, interval: float = 0.05) -> Answer | None:
+    """Call `ask` until it returns something true, and return that, or its last answer after `timeout` s.
+
+    It is asked at least once, whatever the timeout. `interval` is the pause between two asks in seconds.
+    """
+    end = time.monotonic() + timeout
+    while not (answer := ask()):
+        left = end - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(interval, left))
+    return answer
