@@ -8,7 +8,8 @@ import platformdirs
 import pytest
 
 import broker_servers
-from harness import Place, processes_of, wait_until
+from harness import Place, wait_until
+from processes import processes_of
 
 
 def test_a_process_left_behind_fails_the_test() -> None:
