@@ -1,0 +1,10 @@
+#!/bin/sh
+# Run the test suite, after getting what it needs. Options go to pytest.
+set -eu
+cd "$(dirname "$0")/.."
+scripts/get-tmux.sh --for-tests
+scripts/bootstrap.sh --dev
+# Mosquitto's server lies where ordinary users' PATH does not look.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+exec .venv/bin/pytest -n "${TEST_WORKERS:-auto}" "$@"
