@@ -85,8 +85,8 @@ def encode(event: dict[str, Any]) -> bytes:
 def append(fd: int, line: bytes) -> None:
     """Append one encoded line to a file opened with O_APPEND and bring it to the disk; OSError if that fails.
 
-    One write, so that lines of many writers never mix. After a short write (a disk about to be full) the whole
-    line is written again: the torn piece is ended by the newline in front of it.
+    One write, so that lines of many writers never mix. After a short write (a disk about to be full) the
+    whole line is written again: the torn piece is ended by the newline in front of it.
     """
     for _ in range(3):
         if os.write(fd, line) == len(line):
