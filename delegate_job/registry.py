@@ -23,6 +23,7 @@ from delegate_job.rows import (
     recorded_of,
     row_of,
     spec_text,
+    storable,
 )
 from delegate_job.schema import MIGRATIONS, VERSION
 
@@ -62,7 +63,7 @@ class Registry:
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == VERSION:
-            # A transaction that was answered survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
+            # What was answered survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
             self._db.execute("PRAGMA synchronous = FULL")
             return
         if version > VERSION:
@@ -113,9 +114,8 @@ class Registry:
             }
             names, marks = ", ".join(values), ", ".join("?" * len(values))
             # The column names are ours; every value is bound.
-            self._db.execute(
-                f"INSERT INTO jobs ({names}) VALUES ({marks})", tuple(map(storable, values.values()))
-            )  # noqa: S608
+            insert = f"INSERT INTO jobs ({names}) VALUES ({marks})"  # noqa: S608
+            self._db.execute(insert, tuple(map(storable, values.values())))
             sequence = self._insert_event(event, applied=True)
             self._db.execute("UPDATE jobs SET sequence = ? WHERE id = ?", (sequence, job.id))
         return self.row(job.id)

@@ -46,7 +46,7 @@ class Recorded:
 
 
 def storable(value: Any) -> Any:
-    """Return a value that SQLite takes: text from file names that are not UTF-8 with its bytes spelled out."""
+    """Return a value that SQLite takes: what is not UTF-8 in a file name is spelled out."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
