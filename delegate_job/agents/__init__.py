@@ -1,0 +1,102 @@
+"""The agents by name: the literal list of those that are built in, and how any other name is found.
+
+Not how each one is started: that is its own file, imported only when it is used.
+"""
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from delegate_job.errors import NotStartedError, UsageError
+from delegate_job.job import JobSpec
+
+if TYPE_CHECKING:
+    from delegate_job.agents.base import Agent
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "claude-code": "delegate_job.agents.claude_code",
+        "codex": "delegate_job.agents.codex",
+        "human": "delegate_job.agents.human",
+    }
+)
+"""Name -> the module whose `AGENT` it is. Modules, not values: a command pays only for the agent it uses."""
+
+COMMAND = "command"
+"""The agent that is an argv template: `--agent command --command '…'`."""
+
+_NO_AGENTS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+def is_built_in(name: str) -> bool:
+    """Return whether `name` is an agent of ours, which no configuration may redefine."""
+    return name in BUILT_IN or name == COMMAND
+
+
+def agent_named(
+    name: str,
+    *,
+    command: tuple[str, ...] = (),
+    configured: Mapping[str, tuple[str, ...]] = _NO_AGENTS,
+    environ: Mapping[str, str] | None = None,
+) -> "Agent":
+    """Return the agent that `--agent NAME` means: built in, configured, or any program.
+
+    A program is looked for on the PATH of `environ` (default: of this process); with a slash in it, it is a
+    path relative to the current directory, and the agent's name is the absolute one.
+
+    Raises UsageError for a `command` that is missing or has no use, NotStartedError for an unknown agent.
+    """
+    if name == COMMAND and not command:
+        raise UsageError("--agent command needs a command", hint="add --command 'PROG ARG…'")
+    if name != COMMAND and command:
+        raise UsageError(f"--command has no use with --agent {name}", hint="use --agent command")
+    if name == COMMAND or name in configured:
+        return _template_agent(name, command or configured[name])
+    if name in BUILT_IN:
+        return _load(name)
+    return _program(name, os.environ if environ is None else environ, configured)
+
+
+def agent_of(spec: JobSpec) -> "Agent":
+    """Return the agent of a registered job, from its spec alone: configuration may have changed."""
+    if spec.command:
+        return _template_agent(spec.agent, spec.command)
+    if spec.agent in BUILT_IN:
+        return _load(spec.agent)
+    from delegate_job.agents.program import ProgramAgent
+
+    return ProgramAgent(spec.agent)
+
+
+def _load(name: str) -> "Agent":
+    agent: Agent = import_module(BUILT_IN[name]).AGENT
+    return agent
+
+
+def _template_agent(name: str, template: tuple[str, ...]) -> "Agent":
+    from delegate_job.agents.command import CommandAgent
+
+    return CommandAgent(name, template)
+
+
+def _program(name: str, environ: Mapping[str, str], configured: Mapping[str, tuple[str, ...]]) -> "Agent":
+    from delegate_job.agents.base import find_program
+    from delegate_job.agents.program import ProgramAgent
+
+    path = os.path.abspath(name) if os.sep in name else name  # noqa: PTH100 - pathlib drops a leading "./"
+    if not name or find_program(path, environ, os.curdir) is None:
+        raise NotStartedError(f"no such agent: {name}", hint=_hint(name, configured))
+    return ProgramAgent(path)
+
+
+def _hint(name: str, configured: Mapping[str, tuple[str, ...]]) -> str:
+    import difflib
+
+    known = sorted({*BUILT_IN, COMMAND, *configured})
+    near = difflib.get_close_matches(name, known, n=3)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"agents are {', '.join(known)}, and any executable program on PATH"

@@ -1,0 +1,98 @@
+"""What an agent is to the rest: how to start it and what keeps it from starting.
+
+Agents describe; nothing here starts a process or writes a file. Who launches does both.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from delegate_job.job import JobSpec
+
+PERMISSION_MODES = ("ask", "edits", "auto", "all")
+"""From "a person is asked for each thing" to "nobody is asked at all"; each agent maps them to its own."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of this run, to be written into the job's `agent/` directory before the launch."""
+
+    name: str
+    """Relative to the `agent/` directory, without a directory of its own."""
+    content: bytes = field(repr=False)
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to start: argv, what the environment gets on top, which files must be there first."""
+
+    argv: tuple[str, ...] = field(repr=False)
+    """Run without a shell, in the work dir. Holds the prompt, therefore not in the repr."""
+    env: Mapping[str, str] = field(default=_NOTHING, repr=False)
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that an agent may know of a job."""
+
+    spec: JobSpec
+    instructions: str = field(repr=False)
+    """What the agent is told, whole (`instructions.compose`)."""
+    instructions_path: Path
+    """The file that holds `instructions`."""
+    prompt_path: Path
+    """The file that holds the bare task."""
+    agent_dir: Path
+    """Where the caller writes `Launch.files`."""
+    publish_argv: tuple[str, ...]
+    """The command that reports, with absolute paths, up to and including `publish`."""
+
+
+class Agent(Protocol):
+    """How one agent is started."""
+
+    @property
+    def name(self) -> str:
+        """What `--agent` calls it; of a program given by a path, the absolute path."""
+
+    @property
+    def template(self) -> tuple[str, ...]:
+        """The argv template, to be kept in `JobSpec.command`; () for an agent that has none."""
+
+    @property
+    def in_tmux(self) -> bool:
+        """Whether there is anything to start in a session."""
+
+    def launch(self, context: Context, /) -> Launch:
+        """Describe the start of this agent for one job."""
+
+    def problem(
+        self, environ: Mapping[str, str], workdir: str, permission_mode: str | None = None, /
+    ) -> str | None:
+        """Return one sentence on what keeps it from starting and what to do, or None."""
+
+
+def find_program(program: str, environ: Mapping[str, str], workdir: str) -> str | None:
+    """Return the path of `program` as a process in `workdir` with `environ` would find it, or None."""
+    if "\0" in program:
+        return None
+    if os.sep in program:
+        path = os.path.join(workdir, program)  # noqa: PTH118 - keeps bytes that pathlib would normalise
+        return path if os.path.isfile(path) and os.access(path, os.X_OK) else None  # noqa: PTH113 - as above
+    return shutil.which(program, path=environ.get("PATH", os.defpath))
+
+
+def missing_program(program: str, environ: Mapping[str, str], workdir: str, *, hint: str = "") -> str | None:
+    """Return the sentence for a program that cannot be found or executed, or None when it is there."""
+    if find_program(program, environ, workdir) is not None:
+        return None
+    where = f"in {workdir}" if os.sep in program else "on PATH"
+    return f"no executable program {program!r} {where}" + (f"; {hint}" if hint else "")

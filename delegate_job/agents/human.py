@@ -1,0 +1,31 @@
+"""A person as the agent: reads the instructions, works, and reports with `delegate-job publish`.
+
+Nothing is started, in tmux or elsewhere; who submits prints the instructions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from delegate_job.agents.base import Agent, Context, Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Human:
+    """Somebody at a keyboard."""
+
+    name: str = "human"
+    template: tuple[str, ...] = ()
+    in_tmux: bool = False
+
+    def launch(self, _context: Context, /) -> Launch:
+        """Return an empty launch."""
+        return Launch(())
+
+    def problem(
+        self, _environ: Mapping[str, str], _workdir: str, _permission_mode: str | None = None, /
+    ) -> str | None:
+        """Nothing keeps a person from starting."""
+        return None
+
+
+AGENT: Agent = Human()

@@ -1,0 +1,30 @@
+"""Any program as an agent: it gets the instructions as one last argument.
+
+Not for a program that needs more than that; `--agent command` takes a whole argv.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from delegate_job.agents.base import Context, Launch, missing_program
+from delegate_job.agents.instructions import as_argument
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramAgent:
+    """A program, by its name on PATH or by its absolute path."""
+
+    name: str
+    template: tuple[str, ...] = ()
+    in_tmux: bool = True
+
+    def launch(self, context: Context, /) -> Launch:
+        """Put the instructions last, after the arguments that the user gave."""
+        told = as_argument(context.instructions, context.instructions_path, job_id=context.spec.id)
+        return Launch((self.name, *context.spec.agent_args, told))
+
+    def problem(
+        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
+    ) -> str | None:
+        """Say whether the program is missing."""
+        return missing_program(self.name, environ, workdir)
