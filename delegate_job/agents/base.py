@@ -8,15 +8,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from delegate_job.job import JobSpec
 
 PERMISSION_MODES = ("ask", "edits", "auto", "all")
 """From "a person is asked for each thing" to "nobody is asked at all"; each agent maps them to its own."""
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Launch:
 
     argv: tuple[str, ...] = field(repr=False)
     """Run without a shell, in the work dir. Holds the prompt, therefore not in the repr."""
-    env: Mapping[str, str] = field(default=_NOTHING, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: tuple[File, ...] = ()
 
 
