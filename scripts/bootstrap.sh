@@ -53,7 +53,7 @@ set -- ${1:+--dev}
 for line in tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]: print(line)'
     fi
 } >.venv/requirements.txt
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv/requirements.txt
+.venv/bin/python -m pip install -qq --disable-pip-version-check --requirement .venv/requirements.txt
 state >"$stamp"
 # What --dev installs holds all that the plain way does.
 if [ "${1:-}" = --dev ]; then state >.venv/installed; fi

@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.."
 scripts/bootstrap.sh --dev
 .venv/bin/python -c 'import tomllib
 for line in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]: print(line)' >.venv/build.txt
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement .venv/build.txt
+.venv/bin/python -m pip install -qq --disable-pip-version-check --requirement .venv/build.txt
 .venv/bin/python -m hatchling build

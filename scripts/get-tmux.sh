@@ -4,8 +4,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# Debian and others keep Mosquitto's server and its tools where ordinary users' PATH does not look.
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 packages=
 
 need() { # PROGRAM PACKAGE
@@ -20,6 +18,8 @@ done
 need tmux tmux
 need bash bash
 if [ "${1:-}" = --for-tests ]; then
+    # Debian keeps Mosquitto's server where an ordinary user's PATH does not look.
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
     need mosquitto mosquitto
     need mosquitto_sub "$clients"
 fi
