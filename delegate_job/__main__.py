@@ -1,0 +1,96 @@
+"""Where every command begins and ends: dispatch, and one place that turns an error into lines and a code.
+
+What a command does is not here, and no command exits by itself.
+"""
+
+import contextlib
+import os
+import sys
+
+SIGPIPE_CODE = 141
+"""What a shell shows for a program that SIGPIPE ended: whoever read our output has gone."""
+
+
+def main() -> int:
+    """Run the command that `sys.argv` names and return the process's exit code."""
+    argv = sys.argv[1:]
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        _forget_stdout()
+        return SIGPIPE_CODE
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the one place that may: no traceback reaches the user
+        return _explain(error, argv)
+
+
+def _run(argv: list[str]) -> int:
+    # `publish` runs at every step of an agent: it must not wait for what the other commands import.
+    if argv[:1] == ["publish"]:
+        from delegate_job import reporter
+
+        return reporter.main(argv[1:])
+    from delegate_job import cli
+
+    return cli.main(argv)
+
+
+def _explain(error: Exception, argv: list[str]) -> int:
+    from delegate_job.errors import DelegateJobError
+
+    if isinstance(error, DelegateJobError):
+        _say("error", error.message)
+        if error.hint:
+            _say("hint", error.hint)
+        return error.exit_code
+    _say("error", f"a fault in delegate-job itself: {type(error).__name__}: {error}")
+    _say(
+        "hint",
+        f"please report it with {_write_crash(error, argv) or 'what you did: no crash file could be made'}",
+    )
+    return 70
+
+
+def _say(label: str, text: str) -> None:
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"{label}: {line}", file=sys.stderr, flush=True)  # noqa: T201 - the one place for errors
+
+
+def _write_crash(error: Exception, argv: list[str]) -> str | None:
+    """Write the traceback to a file of mode 0600 in the registry, else in the temporary directory."""
+    import tempfile
+    import traceback
+
+    for directory in (_registry(argv), tempfile.gettempdir()):
+        with contextlib.suppress(OSError):
+            fd, path = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=directory)
+            with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"Python {sys.version}\n")
+                file.writelines(traceback.format_exception(error))
+            return path
+    return None
+
+
+def _registry(argv: list[str]) -> str:
+    from delegate_job.paths import default_registry
+
+    for option, value in zip(argv, [*argv[1:], ""], strict=True):
+        if option == "--registry-dir":
+            return value
+        if option.startswith("--registry-dir="):
+            return option.partition("=")[2]
+    return os.environ.get("DELEGATE_JOB_REGISTRY_DIR") or os.fspath(default_registry())
+
+
+def _forget_stdout() -> None:
+    # Else the interpreter tries to write again when it ends, complains, and exits with 120.
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
