@@ -1,0 +1,44 @@
+"""Which of a caller's variables an agent gets. Not what a job adds to them."""
+
+from collections.abc import Mapping
+
+from delegate_job import runner
+
+
+def _names(*lines: str) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
+
+
+# What describes the caller's terminal and directory: the agent has its own, and COLUMNS and LINES would even
+# win over the size of its pane.
+_OF_THE_TERMINAL = _names(
+    "TMUX TMUX_PANE STY WINDOW WINDOWID COLUMNS LINES TERM TERM_PROGRAM TERM_PROGRAM_VERSION",
+    "TERM_SESSION_ID LC_TERMINAL LC_TERMINAL_VERSION ITERM_SESSION_ID ITERM_PROFILE KITTY_WINDOW_ID",
+    "KITTY_PID KITTY_LISTEN_ON KITTY_PUBLIC_KEY WEZTERM_PANE WEZTERM_UNIX_SOCKET ALACRITTY_WINDOW_ID",
+    "WT_SESSION VTE_VERSION GPG_TTY SSH_TTY VSCODE_IPC_HOOK_CLI PWD OLDPWD SHLVL _",
+)
+
+# By which an agent tells its children that they are a part of it; not its user's settings, such as
+# CLAUDE_CONFIG_DIR, CLAUDE_CODE_OAUTH_TOKEN, CODEX_HOME, GEMINI_API_KEY or OPENCODE_CONFIG.
+# claude-code 2.1.330: environment of its hooks and tools. The others: public code that sets or unsets them
+# for codex 0.169, gemini-cli 0.61 and opencode 1.18.
+_OF_AN_OUTER_AGENT = _names(
+    "CLAUDECODE CLAUDE_PID CLAUDE_PROJECT_DIR CLAUDE_ENV_FILE CLAUDE_EFFORT CLAUDE_PLUGIN_ROOT",
+    "CLAUDE_PLUGIN_DATA CLAUDE_AGENT_SDK_VERSION CLAUDE_CODE_ENTRYPOINT CLAUDE_CODE_EXECPATH",
+    "CLAUDE_CODE_SESSION_ID CLAUDE_CODE_CHILD_SESSION CLAUDE_CODE_PARENT_SESSION_ID CLAUDE_CODE_SSE_PORT",
+    "CLAUDE_CODE_MESSAGING_SOCKET CLAUDE_CODE_MESSAGING_TOKEN",
+    "CODEX_SANDBOX CODEX_SANDBOX_NETWORK_DISABLED CODEX_THREAD_ID CODEX_CI CODEX_MANAGED_BY_NPM",
+    "CODEX_MANAGED_BY_BUN CODEX_INTERNAL_ORIGINATOR_OVERRIDE",
+    "GEMINI_CLI GEMINI_CLI_NO_RELAUNCH GEMINI_SESSION_ID GEMINI_PROJECT_DIR GEMINI_CWD",
+    "OPENCODE OPENCODE_PID OPENCODE_RUN_ID OPENCODE_PROCESS_ROLE OPENCODE_CLIENT OPENCODE_SESSION_ID",
+    "OPENCODE_SERVER_USERNAME OPENCODE_SERVER_PASSWORD AGENT AI_AGENT",
+)
+
+_OF_AN_OUTER_JOB = _names("DELEGATE_JOB_ID DELEGATE_JOB_DIR DELEGATE_JOB_CONNECTION", runner.MARK)
+
+_NOT_FOR_AN_AGENT = _OF_THE_TERMINAL | _OF_AN_OUTER_AGENT | _OF_AN_OUTER_JOB
+
+
+def scrub(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment less what must not reach an agent: the outer terminal, agent and job."""
+    return {name: value for name, value in environ.items() if name not in _NOT_FOR_AN_AGENT}

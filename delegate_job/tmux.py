@@ -1,0 +1,292 @@
+"""The tmux verbs that a job needs, each one call with a time limit; plain subprocess.
+
+Nothing about jobs. tmux is never given text that others wrote: only checked names, our own constant command
+and our own paths. Facts about tmux were seen with 3.3a (Debian 12) unless another version is named.
+"""
+
+import contextlib
+import os
+import re
+import resource
+import shlex
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from delegate_job.errors import NotStartedError
+
+PANE_LOG_LIMIT = 64 * 1024 * 1024
+"""Bytes of `pane.log`; what the terminal says after that is on the screen alone."""
+FILE_LIMIT = 65536
+"""Soft limit of open files for the tmux server: it takes two a pane, and at its limit it dies."""
+_CONF = Path(__file__).with_name("tmux.conf")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEPT = ("PATH", "HOME", "LANG", "TERM", "TMUX_TMPDIR")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_GONE = ("can't find session", "can't find window", "can't find pane")
+_NO_SERVER = ("no server running on", "error connecting to")
+Answer = TypeVar("Answer")
+_limit_lock = threading.Lock()
+
+
+class TmuxError(NotStartedError):
+    """tmux could not do it."""
+
+
+class SessionExistsError(TmuxError):
+    """The session's name is taken; `clients` is how many people look at it."""
+
+    def __init__(self, name: str, clients: int, *, hint: str) -> None:
+        super().__init__(f"tmux session {name} exists already ({clients} attached)", hint=hint)
+        self.clients = clients
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as tmux sees it. `activity` is the time of the last output, in whole seconds since 1970."""
+
+    pane_pid: int
+    dead: bool
+    clients: int
+    activity: int
+
+
+def valid_session_name(name: str) -> bool:
+    """Return whether tmux takes the name as it is: it would change `.` and `:`, and run `#(…)`."""
+    return _NAME.fullmatch(name) is not None
+
+
+class Tmux:
+    """One tmux server: by label (`-L`) until its socket is known, by socket (`-S`) from then on.
+
+    `timeout` bounds each call, in seconds.
+    """
+
+    def __init__(self, *, label: str = "", socket: str = "", timeout: float = 5.0) -> None:
+        self._server = ("-S", socket) if socket else ("-L", label)
+        self._timeout = timeout
+
+    @staticmethod
+    def missing() -> str | None:
+        """Return a sentence when tmux is not on PATH or older than 3.0, else None."""
+        if shutil.which("tmux") is None:
+            return "tmux is not on PATH"
+        done = _call(["tmux", "-V"], timeout=5.0)
+        version = re.search(r"(\d+)\.\d+\S*", done.stdout) if done else None
+        if version and int(version[1]) < 3:
+            return f"tmux is {version[0]}, and 3.0 is the oldest that works"
+        return None
+
+    def start_session(
+        self, name: str, argv: Sequence[str], *, pane_log: Path, size: tuple[int, int] = (200, 50)
+    ) -> str:
+        """Start `argv` in a new session and return the absolute path of the server's socket.
+
+        The server is started if need be. Session, remain-on-exit and log are one call, so that a program that
+        dies at once leaves its screen and its log. `size` is columns and rows. SessionExistsError when the
+        name is taken, else TmuxError.
+        """
+        self._check(name, argv)
+        _create(pane_log)
+        new = ["new-session", "-d", "-P", "-F", "#{socket_path}", "-s", name]
+        new += ["-x", str(size[0]), "-y", str(size[1]), "--", *map(_word, argv)]
+        keep = ["set-option", "-w", "-t", f"={name}:", "remain-on-exit", "on"]
+        with _raised_file_limit():
+            done = self._run([*new, ";", *keep, ";", *_log_command(name, pane_log)])
+        if done is None or done.returncode:
+            raise self._refused(name, _said(done))
+        return done.stdout.strip()
+
+    def respawn(self, name: str, argv: Sequence[str], *, pane_log: Path) -> None:
+        """Start `argv` in a session's pane, ending what runs there, and go on with the log. TmuxError."""
+        self._check(name, argv)
+        _create(pane_log)
+        respawn = ["respawn-pane", "-k", "-t", _pane(name), "--", *map(_word, argv)]
+        self._must([*respawn, ";", *_log_command(name, pane_log)])
+
+    def has_session(self, name: str) -> bool | None:
+        """Return whether the session is there; None when that could not be seen.
+
+        A missing socket says nothing: $TMUX_TMPDIR may be another one, or somebody cleaned /tmp.
+        """
+        return self._look(["has-session", "-t", f"={name}"], found=lambda _: True, default=False)
+
+    def sessions(self) -> dict[str, SessionInfo] | None:
+        """Return all sessions by name, in one call; None when that could not be seen."""
+        fields = "pane_pid pane_dead session_attached window_activity window_index pane_index session_name"
+        wanted = " ".join(f"#{{{field}}}" for field in fields.split())
+        return self._look(
+            ["list-panes", "-a", "-F", wanted], found=_parse_panes, default=dict[str, SessionInfo]()
+        )
+
+    def capture(self, name: str, *, history: bool = False) -> str | None:
+        """Return the screen as text with wrapped lines joined, and the history if asked; None: not seen."""
+        lines = ["-S", "-"] if history else []
+        done = self._run(["capture-pane", "-p", "-J", "-t", _pane(name), *lines])
+        return done.stdout if done and not done.returncode else None
+
+    def paste(self, name: str, text: str) -> None:
+        """Paste text into the pane, bracketed where the program asked for that, without Enter. TmuxError.
+
+        Control characters other than newline and tab are dropped: in a terminal they are keys, and one could
+        end the bracket.
+        """
+        printable = _CONTROL_CHARACTERS.sub("", text.replace("\r\n", "\n"))
+        self._type(name, printable.encode(errors="replace"), "-p")
+
+    def enter(self, name: str) -> None:
+        r"""Press Enter. TmuxError.
+
+        As the byte that the key sends, not by `send-keys`: while somebody scrolls, that goes to copy mode.
+        """
+        self._type(name, b"\r")
+
+    def kill_session(self, name: str) -> None:
+        """End the session, which hangs up its programs; quiet when it is not there. TmuxError."""
+        done = self._run(["kill-session", "-t", f"={name}"])
+        if done is None or (done.returncode and not done.stderr.startswith((*_GONE, *_NO_SERVER))):
+            raise TmuxError(f"could not end tmux session {name}: {_said(done)}")
+
+    def attach_argv(self, name: str) -> list[str]:
+        """Return the command with which a person looks at the session; inside a tmux, unset $TMUX for it."""
+        return ["tmux", *self._server, "attach-session", "-t", f"={name}"]
+
+    def remove_argv(self, name: str) -> list[str]:
+        """Return the command with which a person removes the session."""
+        return ["tmux", *self._server, "kill-session", "-t", f"={name}"]
+
+    def _check(self, name: str, argv: Sequence[str]) -> None:
+        if not valid_session_name(name):
+            raise TmuxError(
+                f"not a session name: {name!r}", hint="1 to 64 letters, digits, dashes and underscores"
+            )
+        if len(argv) < 2:
+            raise ValueError("tmux hands a lone argument to a shell")
+
+    def _refused(self, name: str, why: str) -> TmuxError:
+        if why.startswith("duplicate session"):
+            there = (self.sessions() or {}).get(name)
+            attach, remove = shlex.join(self.attach_argv(name)), shlex.join(self.remove_argv(name))
+            hint = f"look at it: {attach}; remove it: {remove}"
+            return SessionExistsError(name, there.clients if there else 0, hint=hint)
+        if "File name too long" in why:
+            return TmuxError(f"tmux: {why}", hint="set TMUX_TMPDIR to a directory with a short path")
+        return TmuxError(f"tmux: {why or 'it did not start and did not say why'}")
+
+    def _look(self, args: Sequence[str], *, found: Callable[[str], Answer], default: Answer) -> Answer | None:
+        """Return what was found, `default` when the server said that it is not there, else None."""
+        done = self._run(args)
+        if done is None:
+            return None
+        if done.returncode == 0:
+            return found(done.stdout)
+        # Refused at the server's very socket means that it has ended; a label's may be of another directory.
+        nobody_listens = self._server[0] == "-S" and done.stderr.startswith("no server running on")
+        return default if nobody_listens or done.stderr.startswith(_GONE) else None
+
+    def _type(self, name: str, data: bytes, *flags: str) -> None:
+        """Write bytes to the pane by way of a buffer of tmux, unless its program has ended.
+
+        tmux 3.3a itself crashes, with all its sessions, when something is pasted into a dead pane.
+        """
+        buffer = f"dj-{os.urandom(6).hex()}"
+        drop, pane = f"delete-buffer -b {buffer}", _pane(name)
+        paste = " ".join(["paste-buffer", *flags, "-r", "-d", "-b", buffer, "-t", pane])
+        guard = ["if-shell", "-F", "-t", pane, "#{pane_dead}", f"{drop} ; display-message -p dead", paste]
+        done = self._run(["load-buffer", "-b", buffer, "-", ";", *guard], data)
+        if done is None or done.returncode:
+            self._run(drop.split())
+            raise TmuxError(f"could not type into tmux session {name}: {_said(done)}")
+        if done.stdout.strip() == "dead":
+            raise TmuxError(f"could not type into tmux session {name}: its program has ended")
+
+    def _must(self, args: Sequence[str]) -> None:
+        done = self._run(args)
+        if done is None or done.returncode:
+            raise TmuxError(f"tmux: {_said(done)}")
+
+    def _run(self, args: Sequence[str], data: bytes = b"") -> "subprocess.CompletedProcess[str] | None":
+        """Return how the call ended, or None when it could not be made or took too long."""
+        argv = ["tmux", "-u", "-f", str(_CONF), *self._server, *args]
+        return _call(argv, data, timeout=self._timeout)
+
+
+def _call(argv: list[str], data: bytes = b"", *, timeout: float) -> "subprocess.CompletedProcess[str] | None":
+    try:
+        # The cwd is that of a server started by this call, which must not keep a directory of anybody busy.
+        done = subprocess.run(
+            argv, input=data, capture_output=True, check=False, timeout=timeout, env=_environment(), cwd="/"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    return subprocess.CompletedProcess(argv, done.returncode, out, err)
+
+
+def _said(done: "subprocess.CompletedProcess[str] | None") -> str:
+    return done.stderr.strip() if done else "it does not answer"
+
+
+def _environment() -> dict[str, str]:
+    """Return the little that tmux needs: the server keeps its environment for all later jobs, secrets too."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("LC_")}
+    return {"PATH": os.defpath, **kept, "SHELL": "/bin/sh"}
+
+
+def _pane(name: str) -> str:
+    """Return the pane that we started, and not one that a person has opened beside it."""
+    return f"={name}:0.0"
+
+
+def _word(argument: str) -> str:
+    """Escape a `;` at the end of an argument: there it would begin the next tmux command."""
+    return f"{argument[:-1]}\\;" if argument.endswith(";") else argument
+
+
+def _create(pane_log: Path) -> None:
+    os.close(os.open(pane_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
+
+
+def _log_command(name: str, pane_log: Path) -> list[str]:
+    """Return the command that copies the pane's output to a file, up to a limit.
+
+    tmux expands `#` and `%` in it and hands it to sh. `##` does not escape before `[`, so the path goes
+    through as octal numbers, in which no character means anything to tmux, to strftime or to a shell.
+    """
+    octal = "".join(f"\\{byte:03o}" for byte in os.fsencode(pane_log))
+    blocks = PANE_LOG_LIMIT // 512
+    copy = f"umask 077; ulimit -c 0; ulimit -f {blocks}; exec cat >> \"$(printf '{octal}')\""
+    return ["pipe-pane", "-t", _pane(name), copy]
+
+
+def _parse_panes(text: str) -> dict[str, SessionInfo]:
+    """Return each session's first pane, which is ours."""
+    panes: dict[str, tuple[tuple[int, int], SessionInfo]] = {}
+    for line in text.splitlines():
+        *numbers, name = line.split(" ", 6)
+        pid, dead, clients, activity, window, pane = map(int, numbers)
+        place = (window, pane)
+        if name not in panes or place < panes[name][0]:
+            panes[name] = place, SessionInfo(pid, bool(dead), clients, activity)
+    return {name: info for name, (_, info) in panes.items()}
+
+
+@contextlib.contextmanager
+def _raised_file_limit() -> Iterator[None]:
+    """Raise the soft limit of open files for what is started inside."""
+    with _limit_lock:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        infinite = resource.RLIM_INFINITY
+        wanted = FILE_LIMIT if hard == infinite else min(hard, FILE_LIMIT)
+        raised = soft != infinite and soft < wanted
+        if raised:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        try:
+            yield
+        finally:
+            if raised:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
