@@ -1,0 +1,319 @@
+"""A check as a process: its session, its time limit, its bounded output, and an end that leaves nothing.
+
+Not what its exit code means for a job; that is `validation`.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from delegate_job import processes
+from delegate_job.processes import Process
+from delegate_job.retry import retry_until
+
+LOG_LIMIT = 64 * 1024 * 1024
+"""The most bytes of a check's log. What it prints after that is read and dropped: it must not block."""
+TAIL_LIMIT = 4096
+"""The bytes of the end of the output that are kept for the agent and the user."""
+GRACE = 2.0
+"""Seconds between TERM and KILL."""
+
+_TICK = 0.05
+_DRAIN = 0.5
+_CUT = b"\n[delegate-job: the log ends here, at its limit of %d bytes]\n"
+
+
+class CheckStopped(Exception):  # noqa: N818 - it is asked for, not an error
+    """The check was ended because its `stop` was set: it has no verdict."""
+
+
+class CannotStartError(Exception):
+    """The check could not be started: the reason, and the exit code that a shell would give (126 or 127)."""
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run: a script with an absolute path, where, with which environment, for how many seconds."""
+
+    script: str
+    workdir: str
+    environ: Mapping[str, str] = field(repr=False)
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it ended. `exit_code` is 128 + n after signal n, None after the time limit or if unknown."""
+
+    exit_code: int | None
+    timed_out: bool = False
+
+
+class Output:
+    """What a check prints: its end in memory, all of it up to `LOG_LIMIT` in a file, each piece to `echo`."""
+
+    def __init__(self, log_fd: int | None, echo: Callable[[bytes], None] | None = None) -> None:
+        self._log_fd = log_fd
+        self._room = LOG_LIMIT
+        self._echo = echo
+        self._tail = b""
+
+    @property
+    def tail(self) -> str:
+        """The end, at most `TAIL_LIMIT` bytes; what is not UTF-8 is replaced."""
+        return self._tail.decode(errors="replace")
+
+    def take(self, piece: bytes) -> None:
+        """Take the next piece. A log that cannot be written (a full disk) changes no verdict."""
+        self._tail = (self._tail + piece)[-TAIL_LIMIT:]
+        if self._echo is not None:
+            self._echo(piece)
+        if self._log_fd is not None and self._room > 0:
+            self._log(piece[: self._room], cut=len(piece) > self._room)
+
+    def _log(self, piece: bytes, *, cut: bool) -> None:
+        self._room -= len(piece)
+        rest = piece + (_CUT % LOG_LIMIT if cut else b"")
+        try:
+            while rest:
+                rest = rest[os.write(self._log_fd or 0, rest) :]
+        except OSError as error:
+            self._room = 0
+            self._tail += f"\n[delegate-job: the log is not whole: {error.strerror}]\n".encode()
+
+
+def argv_for(script: str) -> list[str]:
+    """Return how to run a script: an executable file as it is, any other with the `bash` on PATH."""
+    return [script] if os.access(script, os.X_OK) else ["bash", script]
+
+
+def run(
+    command: Command,
+    output: Output,
+    *,
+    lock_fd: int | None = None,
+    stop: threading.Event | None = None,
+) -> Ended:
+    """Run a check to its end, and end what it leaves in its session.
+
+    It inherits `lock_fd`, in which its pid and start time are written. Raises CannotStartError; CheckStopped
+    when `stop` was set.
+    """
+    process = _spawn(command, lock_fd)
+    try:
+        if lock_fd is not None:
+            write_record(lock_fd, process.pid)
+        in_time = _follow(process, output, time.monotonic() + command.timeout, stop or threading.Event())
+        # Not yet waited for: as long as it is a zombie, its pid and its session's id are nobody else's.
+        exit_code = _exit_code(process) if in_time else None
+    finally:
+        end_session(process.pid)
+        _reap(process)
+    _drain(process, output)
+    return Ended(exit_code, timed_out=not in_time)
+
+
+def _spawn(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
+    argv = argv_for(command.script)
+    try:
+        return _popen(argv, command, lock_fd)
+    except OSError as error:
+        if error.errno == errno.ENOEXEC and argv[0] != "bash":
+            return _spawn_with_bash(command, lock_fd)
+        raise _cannot_start(error, command) from None
+
+
+def _spawn_with_bash(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
+    """Run an executable text without `#!` as a shell does that is given its name."""
+    try:
+        return _popen(["bash", command.script], command, lock_fd)
+    except OSError as error:
+        raise _cannot_start(error, command) from None
+
+
+def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        argv,
+        bufsize=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=command.workdir,
+        env=command.environ,
+        start_new_session=True,
+        pass_fds=() if lock_fd is None else (lock_fd,),
+    )
+
+
+def _cannot_start(error: OSError, command: Command) -> CannotStartError:
+    missing = isinstance(error, FileNotFoundError)
+    why = (error.strerror or str(error)).lower()
+    if error.filename == command.workdir:
+        return CannotStartError(f"the work dir {command.workdir} cannot be entered: {why}", 126)
+    if missing and error.filename == "bash":
+        return CannotStartError("bash is not on PATH, and the check is not executable", 127)
+    if missing and Path(command.script).is_file():
+        return CannotStartError(_interpreter(command.script), 127)
+    return CannotStartError(f"{command.script}: {why}", 127 if missing else 126)
+
+
+def _interpreter(script: str) -> str:
+    with Path(script).open("rb") as file:
+        line = file.readline(256)
+    end = " (the line ends with CR LF, as on Windows)" if line.endswith(b"\r\n") else ""
+    return f"{script}: no such interpreter: {line.strip().decode(errors='replace')}{end}"
+
+
+def _follow(process: "subprocess.Popen[bytes]", output: Output, end: float, stop: threading.Event) -> bool:
+    """Copy the output until the process ends; False when its time is over first."""
+    with _Watch(process) as watch:
+        while True:
+            exited, piece = watch.next()
+            output.take(piece)
+            if exited:
+                return True
+            if stop.is_set():
+                raise CheckStopped
+            if time.monotonic() >= end:
+                return False
+
+
+class _Watch:
+    """Waits for output or for the end of a process, whichever comes first."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        self._pipe = _pipe(process)
+        # The end is known at once where there are pidfds (Linux 5.3), else at the next tick.
+        self._pidfd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+        if self._pidfd is not None:
+            self._poll.register(self._pidfd, select.POLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+
+    def next(self) -> tuple[bool, bytes]:
+        """Return after a tick at most: whether it has ended, and what it printed."""
+        ready = {fd for fd, _ in self._poll.poll(_TICK * 1000)}
+        piece = b""
+        if self._pipe in ready:
+            piece = os.read(self._pipe, 65536)
+            if not piece:  # it has closed its output, and may live on
+                self._poll.unregister(self._pipe)
+        if self._pidfd is None:
+            return self._process.poll() is not None, piece
+        return self._pidfd in ready, piece
+
+
+def _pipe(process: "subprocess.Popen[bytes]") -> int:
+    return process.stdout.fileno() if process.stdout is not None else -1
+
+
+def _exit_code(process: "subprocess.Popen[bytes]") -> int | None:
+    """Return the exit code without reaping; None when somebody else took it.
+
+    `Popen` would say 0 then, and a check that failed would pass: with SIGCHLD ignored, as under some daemons,
+    the kernel keeps no status (wait(2)).
+    """
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        ignored = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+        return None if ignored else _shell_code(process.wait())
+    try:
+        status = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    if status is None:
+        return None
+    return status.si_status if status.si_code == os.CLD_EXITED else 128 + status.si_status
+
+
+def _shell_code(returncode: int) -> int:
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+def _reap(process: "subprocess.Popen[bytes]") -> None:
+    # A process that KILL does not end hangs in the kernel; to wait for it would hang us too.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+
+
+def _drain(process: "subprocess.Popen[bytes]", output: Output) -> None:
+    """Take what is left in the pipe; a daemon that left the session may hold it open, and write for ever."""
+    pipe = _pipe(process)
+    os.set_blocking(pipe, False)
+    end = time.monotonic() + _DRAIN
+    with contextlib.suppress(BlockingIOError):
+        while (piece := os.read(pipe, 65536)) and time.monotonic() < end:
+            output.take(piece)
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def end_session(leader: int, start: str | None = None) -> None:
+    """End a session leader, the members of its session and their descendants: TERM, `GRACE` seconds, KILL.
+
+    With `start` given, nothing is done when the leader's pid is another process's by now.
+    """
+    seen: set[Process] = set()
+
+    def living() -> list[Process]:
+        now = processes.table()
+        at_leader = now.get(leader)
+        if start is not None and at_leader is not None and at_leader.start != start:
+            return []
+        # A member may leave the session once its parent is gone: who was seen once, stays on the list.
+        seen.update(processes.tree(now, leader), [at_leader] if at_leader else [])
+        return [each for each in seen if each.pid in now and now[each.pid].start == each.start]
+
+    end_all(living)
+
+
+def end_all(living: Callable[[], list[Process]]) -> None:
+    """End the processes that `living` finds: TERM, `GRACE` seconds, then KILL until none is left, for 1 s."""
+
+    def killed() -> bool:
+        left = living()
+        for process in left:
+            processes.send(process, signal.SIGKILL)
+        return not left
+
+    for process in living():
+        processes.send(process, signal.SIGTERM)
+    if not retry_until(lambda: not living(), timeout=GRACE):
+        retry_until(killed, timeout=1.0)
+
+
+def write_record(lock_fd: int, pid: int) -> None:
+    """Write whose lock it is, `<pid> <start time>`. On a full disk the lock holds all the same."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, f"{pid} {processes.start_of(pid) or '-'}\n".encode(), 0)
+
+
+def read_record(path: Path) -> tuple[int, str] | None:
+    """Return the pid and start time in a lock, or None when there are none."""
+    try:
+        pid, start = path.read_text().split()
+        return int(pid), start
+    except (OSError, ValueError):
+        return None
