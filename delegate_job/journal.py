@@ -70,15 +70,20 @@ def encode(event: dict[str, Any]) -> bytes:
     carries arguments that are not UTF-8, become U+FFFD. Never raises for what `detail` and `data` contain.
     """
     event = _with_cut_detail(event, MAX_DETAIL)
-    line = _dump(event)
-    if line is None or len(line) > MAX_LINE:
+    try:
+        line = _dump(event)
+    except (TypeError, ValueError, RecursionError):
+        # Not JSON: NaN, a cycle, nested too deep, a foreign type.
+        line = None
+    if "data" in event and (line is None or len(line) > MAX_LINE or not _is_shallow(event)):
         event = {key: value for key, value in event.items() if key != "data"} | {"data_dropped": True}
-        line = _dump(event) or b""
+        line = None
+    line = line or _dump(event)
     # JSON writes some characters as six bytes, so a detail within its limit can still be too long a line.
     limit = MAX_DETAIL
     while len(line) > MAX_LINE and limit:
         limit //= 2
-        line = _dump(_with_cut_detail(event, limit)) or b""
+        line = _dump(_with_cut_detail(event, limit))
     return line
 
 
@@ -201,12 +206,8 @@ def _with_cut_detail(event: dict[str, Any], limit: int) -> dict[str, Any]:
     return event | {"detail": encoded[:limit].decode(errors="ignore"), "detail_cut": True}
 
 
-def _dump(event: dict[str, Any]) -> bytes | None:
-    """Return the line, or None when some value in it is not JSON (NaN, a cycle, a foreign type)."""
-    try:
-        text = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError):
-        return None
+def _dump(event: dict[str, Any]) -> bytes:
+    text = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return b"\n" + _well_formed(text).encode() + b"\n"
 
 
