@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from delegate_job import locks, processes, runner
+from delegate_job.agent_tree import KILL_WAIT, TERM_WAIT
 from delegate_job.environment import scrub
 from delegate_job.errors import NotStartedError
 from delegate_job.paths import JobPaths
@@ -42,10 +43,10 @@ __all__ = [
 
 ORPHAN_TERM_WAIT = 2.0
 """Seconds between TERM and KILL for what a killed runner left behind."""
-STOP_WAIT = runner.TERM_WAIT + runner.KILL_WAIT
+STOP_WAIT = TERM_WAIT + KILL_WAIT
 """Seconds within which a runner that is told to end has ended everything, also what ignores TERM."""
 
-_RUNNER = Path(runner.__file__).resolve()
+_SCRIPT = Path(__file__).resolve().with_name("pane.py")
 
 
 class RunnerState(StrEnum):
@@ -112,7 +113,7 @@ def runner_argv(paths: JobPaths) -> list[str]:
     `-I -S`: nothing of the user's Python set-up is run or heeded, and it starts sooner. `utf8`: tmux's locale
     is that of whoever started the server.
     """
-    return [sys.executable, "-I", "-S", "-X", "utf8", str(_RUNNER), str(paths.root)]
+    return [sys.executable, "-I", "-S", "-X", "utf8", str(_SCRIPT), str(paths.root)]
 
 
 def start(tmux: Tmux, session: str, paths: JobPaths) -> str:
@@ -187,20 +188,20 @@ def end_orphans(paths: JobPaths) -> int:
     """
     if runner_state(paths) is not RunnerState.GONE:
         return 0
-    ended: set[Process] = set()
+    ended: set[int] = set()
 
     def _end(signum: int) -> bool:
         orphans = _orphans(paths)
         for orphan in orphans:
             processes.send(orphan, signum)
             processes.send(orphan, signal.SIGCONT)
-        ended.update(orphans)
+        ended.update(orphan.pid for orphan in orphans)
         return not orphans
 
     if not _end(signal.SIGTERM):
         gone = retry_until(lambda: not _orphans(paths), timeout=ORPHAN_TERM_WAIT)
         if not gone:
-            retry_until(lambda: _end(signal.SIGKILL), timeout=runner.KILL_WAIT)
+            retry_until(lambda: _end(signal.SIGKILL), timeout=KILL_WAIT)
     return len(ended)
 
 
@@ -254,7 +255,7 @@ def _parse_member(line: str) -> tuple[str, Process] | None:
         return None
     if boot != processes.boot_id():
         return None
-    return who, Process(number, 0, 0, 0, start_time)
+    return who, Process(number, start_time)
 
 
 def _forget_runner(paths: JobPaths) -> None:
