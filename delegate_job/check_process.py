@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -113,18 +113,30 @@ def run(
     It inherits `lock_fd`, in which its pid and start time are written. Raises CannotStartError; CheckStopped
     when `stop` was set.
     """
+    with _spawned(command, lock_fd) as process:
+        try:
+            in_time = _follow(process, output, time.monotonic() + command.timeout, stop or threading.Event())
+            exit_code = _exit_code(process) if in_time else None
+        finally:
+            # Not yet waited for: as long as it is a zombie, its pid and its session's id are nobody else's.
+            end_session(process.pid)
+        _drain(process, output)
+    return Ended(exit_code, timed_out=not in_time)
+
+
+@contextlib.contextmanager
+def _spawned(command: Command, lock_fd: int | None) -> "Iterator[subprocess.Popen[bytes]]":
     process = _spawn(command, lock_fd)
     try:
         if lock_fd is not None:
             write_record(lock_fd, process.pid)
-        in_time = _follow(process, output, time.monotonic() + command.timeout, stop or threading.Event())
-        # Not yet waited for: as long as it is a zombie, its pid and its session's id are nobody else's.
-        exit_code = _exit_code(process) if in_time else None
+        yield process
     finally:
-        end_session(process.pid)
-        _reap(process)
-    _drain(process, output)
-    return Ended(exit_code, timed_out=not in_time)
+        if process.stdout is not None:
+            process.stdout.close()
+        # A process that KILL does not end hangs in the kernel; to wait for it would hang us too.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
 
 
 def _spawn(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
@@ -251,12 +263,6 @@ def _shell_code(returncode: int) -> int:
     return returncode if returncode >= 0 else 128 - returncode
 
 
-def _reap(process: "subprocess.Popen[bytes]") -> None:
-    # A process that KILL does not end hangs in the kernel; to wait for it would hang us too.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
-
-
 def _drain(process: "subprocess.Popen[bytes]", output: Output) -> None:
     """Take what is left in the pipe; a daemon that left the session may hold it open, and write for ever."""
     pipe = _pipe(process)
@@ -265,8 +271,6 @@ def _drain(process: "subprocess.Popen[bytes]", output: Output) -> None:
     with contextlib.suppress(BlockingIOError):
         while (piece := os.read(pipe, 65536)) and time.monotonic() < end:
             output.take(piece)
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def end_session(leader: int, start: str | None = None) -> None:

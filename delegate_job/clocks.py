@@ -10,7 +10,7 @@ from collections.abc import Callable
 from delegate_job.job import JobState
 
 _TIMEOUT_RUNS = frozenset({JobState.LAUNCHING, JobState.RUNNING, JobState.WAITING})
-_QUIET_RUNS = frozenset({JobState.LAUNCHING, JobState.RUNNING})
+
 
 STALLED_AFTER = 120.0
 """Seconds of quiet after which a job without `--idle-timeout` gets its one `stalled` event."""
@@ -28,6 +28,11 @@ class Stopwatch:
     def elapsed(self) -> float:
         """Seconds counted so far."""
         return self._elapsed + (0.0 if self._since is None else self._monotonic() - self._since)
+
+    @property
+    def running(self) -> bool:
+        """Whether it counts now."""
+        return self._since is not None
 
     def run(self, running: bool) -> None:  # noqa: FBT001 - it is the clock's switch
         """Let it run or stand still; to say the same twice changes nothing."""
@@ -60,11 +65,16 @@ class Clocks:
     def follow(self, state: JobState) -> None:
         """Let each clock run or stand still as this state wants it."""
         self._used.run(state in _TIMEOUT_RUNS)
-        self._quiet.run(state in _QUIET_RUNS)
+        self._quiet.run(state is JobState.RUNNING)
 
     def stir(self) -> None:
         """Something was reported or is new on the screen: the quiet begins again."""
         self._quiet.reset()
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether `--timeout` is used up, in a state in which it counts."""
+        return self._used.running and self.timeout_left <= 0
 
     @property
     def timeout_left(self) -> float:

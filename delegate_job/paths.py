@@ -69,6 +69,11 @@ class JobPaths:
         return self.root / "launch.json"
 
     @property
+    def environ(self) -> Path:
+        """The environment of the submit, for the agent, the check and hooks; removed when the job is done."""
+        return self.root / "environ.json"
+
+    @property
     def connection(self) -> Path:
         """The broker's address and this job's credentials, rewritten by each owner."""
         return self.root / "connection.json"

@@ -1,0 +1,110 @@
+"""All that one launch of a job's agent needs, described and written down.
+
+Not the launch itself: that is `launcher`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from delegate_job.agents import agent_of
+from delegate_job.agents.base import Context, Launch
+from delegate_job.agents.instructions import compose, prompt_text, publish_argv, to_bytes
+from delegate_job.audit import AuditDir
+from delegate_job.job import JobSpec
+from delegate_job.launcher import scrub, write_launch_file
+from delegate_job.paths import JobPaths, RegistryPaths
+
+PROMPT = "prompt.md"
+INSTRUCTIONS = "instructions.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """What is started, where, and what it is told. Holds secrets and the prompt: not in the repr."""
+
+    instructions: str = field(repr=False)
+    launch: Launch = field(repr=False)
+    environ: Mapping[str, str] = field(repr=False)
+    in_tmux: bool
+
+
+def describe(
+    spec: JobSpec,
+    paths: RegistryPaths,
+    *,
+    prompt: bytes,
+    environ: Mapping[str, str],
+    rejection: str | None = None,
+    attempt: int = 0,
+) -> Briefing:
+    """Return the briefing of one launch, writing nothing. `environ` is that of the submit.
+
+    `rejection` is the end of the output of the check number `attempt` that rejected the work before.
+    """
+    job_paths = paths.job(spec.id)
+    agent = agent_of(spec)
+    publish = publish_argv(paths.root)
+    instructions = compose(
+        spec,
+        prompt=prompt_text(prompt),
+        publish_argv=publish,
+        log_dir=spec.log_dir,
+        rejection=rejection,
+        attempt=attempt,
+    )
+    context = Context(
+        spec=spec,
+        instructions=instructions,
+        instructions_path=Path(spec.log_dir) / INSTRUCTIONS,
+        prompt_path=Path(spec.log_dir) / PROMPT,
+        agent_dir=job_paths.agent,
+        publish_argv=publish,
+    )
+    launch = agent.launch(context)
+    return Briefing(instructions, launch, _environment(spec, job_paths, environ, launch), agent.in_tmux)
+
+
+def _environment(
+    spec: JobSpec, paths: JobPaths, environ: Mapping[str, str], launch: Launch
+) -> dict[str, str]:
+    own = {
+        "DELEGATE_JOB_ID": spec.id,
+        "DELEGATE_JOB_DIR": spec.log_dir,
+        "DELEGATE_JOB_CONNECTION": str(paths.connection),
+    }
+    return {**scrub(environ), **launch.env, **own}
+
+
+def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) -> None:
+    """Write the task, the instructions, the agent's files and `launch.json`. OSError when that fails."""
+    log_dir = AuditDir.at(spec.log_dir)
+    log_dir.write(PROMPT, prompt)
+    log_dir.write(INSTRUCTIONS, to_bytes(briefing.instructions))
+    if briefing.launch.files:
+        paths.agent.mkdir(mode=0o700, exist_ok=True)
+    for file in briefing.launch.files:
+        _write_new(paths.agent / file.name, file.content, file.mode)
+    if briefing.in_tmux:
+        write_launch_file(paths, argv=briefing.launch.argv, cwd=spec.workdir, env=briefing.environ)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(content)
+
+
+def write_environ(path: Path, environ: Mapping[str, str]) -> None:
+    """Keep the environment of a submit (secrets!) until its job is done."""
+    _write_new(path, json.dumps(dict(environ)).encode(), 0o600)
+
+
+def read_environ(path: Path) -> dict[str, str]:
+    """Return the environment of a submit; empty when the job is done and the file gone."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}

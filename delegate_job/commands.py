@@ -1,0 +1,337 @@
+"""What the commands do that own no job: find, show, wait, check, look, ask for the end. Not `submit`."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from delegate_job import client, journal
+from delegate_job.document import event_document, job_document, owner_of
+from delegate_job.errors import NotStartedError, RegistryError, UsageError
+from delegate_job.events import Event, Kind, Source
+from delegate_job.exit_codes import ExitCode
+from delegate_job.job import JobState
+from delegate_job.output import local_time, print_job, print_jobs, print_json, print_json_array, printable
+from delegate_job.paths import RegistryPaths
+from delegate_job.registry import Registry
+from delegate_job.rows import Row
+from delegate_job.settings import registry_dir as settled_registry_dir
+
+CANCEL_TIMEOUT = 20.0
+"""Seconds in which an owner must have ended a job that it is asked to cancel."""
+
+
+def open_registry(registry_dir: str | None) -> Registry:
+    """Open the registry that the options and the settings name."""
+    return Registry(RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ)))
+
+
+def status(job: str, registry_dir: str | None, *, connection: bool, as_json: bool) -> int:
+    """Show one job, or how any MQTT client can follow it."""
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        if connection:
+            return _connection(registry, row, as_json=as_json)
+        document = job_document(row, registry.paths)
+    if as_json:
+        print_json(document)
+    else:
+        print_job(document)
+    return ExitCode.ACCEPTED
+
+
+def _connection(registry: Registry, row: Row, *, as_json: bool) -> int:
+    from delegate_job.mqtt import PREFIX, read_connection
+
+    address = read_connection(registry.paths.job(row.job.id).connection).observer
+    if address is None:
+        raise UsageError(
+            f"job {row.job.id} has no broker any more: it is done", hint="`delegate-job logs` has all of it"
+        )
+    # An external broker's password is the user's own business: it is never printed.
+    embedded = row.job.spec.broker is None
+    document = {
+        "url": address.url(with_password=embedded),
+        "host": address.host,
+        "port": address.port,
+        "user": address.user,
+        "token": address.password if embedded else None,
+        "topics": f"{PREFIX}/{row.job.id}/#",
+    }
+    if as_json:
+        print_json(document)
+    else:
+        print(f"{document['url']}\n{document['topics']}")
+    return ExitCode.ACCEPTED
+
+
+def list_jobs(
+    registry_dir: str | None,
+    *,
+    state: JobState | None,
+    agent: str | None,
+    workdir: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Show jobs, newest first."""
+    with open_registry(registry_dir) as registry:
+        rows = registry.rows(state=state, agent=agent, workdir=workdir, limit=limit)
+        documents = (job_document(row, registry.paths) for row in rows)
+        if as_json:
+            print_json_array(documents)
+        elif not print_jobs(documents):
+            print("no jobs; `delegate-job submit --prompt …` makes one", file=sys.stderr)
+    return ExitCode.ACCEPTED
+
+
+def wait(
+    jobs: list[str],
+    registry_dir: str | None,
+    *,
+    any_of: bool,
+    until: JobState | None,
+    timeout: float | None,
+    as_json: bool,
+) -> int:
+    """Wait for jobs."""
+    with open_registry(registry_dir) as registry:
+        ids = [registry.find(job).job.id for job in jobs] or registry.unfinished()
+        rows = client.wait(registry, ids, any_of=any_of, until=until, timeout=timeout, warn=_warn)
+        documents = [job_document(row, registry.paths) for row in rows]
+    if as_json:
+        print_json(documents[0] if len(jobs) == 1 else documents)
+    else:
+        for document in documents:
+            print(f"{document['id']} {document['outcome'] or document['state']}")
+    return client.wait_code(rows, until)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def verify(job: str, script: str, registry_dir: str | None, *, as_json: bool) -> int:
+    """Run a check against a job's work, record it, and return the script's own code."""
+    from delegate_job import validation
+
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        result = validation.verify(
+            registry.paths.job(row.job.id),
+            row.job.spec,
+            script,
+            attempt=max(row.job.attempt, 1),
+            environ=os.environ,
+            registry_dir=registry.paths.root,
+            echo=_to_stderr if as_json else _to_stdout,
+        )
+        data = {"script": os.fsencode(script).decode(errors="replace"), "exit_code": result.exit_code}
+        said = journal.new_event(row.job.id, Kind.VERIFIED)
+        detail = str(result.verdict)
+        registry.append(
+            Event(said["id"], row.job.id, Kind.VERIFIED, Source.USER, said["at"], detail, data, said["at"])
+        )
+    if as_json:
+        print_json({"job_id": row.job.id, "verdict": result.verdict, **data, "log": str(result.log)})
+    # 124 is what timeout(1) says of a command that ran out of time.
+    return ExitCode.WAIT_TIMED_OUT if result.exit_code is None else result.exit_code
+
+
+def _to_stdout(chunk: bytes) -> None:
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def _to_stderr(chunk: bytes) -> None:
+    sys.stderr.buffer.write(chunk)
+    sys.stderr.buffer.flush()
+
+
+def list_logs(registry_dir: str | None, *, as_json: bool) -> int:
+    """Show the audit directories, newest job first."""
+    with open_registry(registry_dir) as registry:
+        found = (
+            (row.job.id, row.job.spec.log_dir.encode(errors="replace").decode()) for row in registry.rows()
+        )
+        if as_json:
+            print_json_array({"id": job_id, "log_dir": log_dir} for job_id, log_dir in found)
+        else:
+            for job_id, log_dir in found:
+                print(job_id, log_dir)
+    return ExitCode.ACCEPTED
+
+
+def logs(job: str, registry_dir: str | None, *, kind: str, follow: bool, as_json: bool) -> int:
+    """Show one of a job's logs."""
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        if kind == "events":
+            _show_events(registry, row, follow=follow, as_json=as_json)
+        else:
+            _show_file(registry, row, kind=kind, follow=follow)
+    return ExitCode.ACCEPTED
+
+
+def _show_events(registry: Registry, row: Row, *, follow: bool, as_json: bool) -> None:
+    for document in _events(registry, row, follow=follow):
+        print(json.dumps(document, ensure_ascii=False) if as_json else _event_line(document), flush=True)
+    row = registry.row(row.job.id)
+    for event in client.late_reports(registry, row):
+        document = event_document(event, sequence=0, applied=False) | {"sequence": None}
+        when = "after the end" if row.job.done else "not yet read: the job has no owner"
+        print(
+            json.dumps(document, ensure_ascii=False) if as_json else f"{_event_line(document)} [{when}]",
+            flush=True,
+        )
+
+
+def _events(registry: Registry, row: Row, *, follow: bool) -> Iterator[dict[str, Any]]:
+    last = 0
+    while True:
+        version, done = registry.data_version(), registry.row(row.job.id).job.done
+        for document in client.log_entries(registry, row.job.id, after=last):
+            last = document["sequence"]
+            yield document
+        if done or not follow:
+            return
+        version = registry.data_version()
+        client.retry_until(
+            lambda version=version: registry.data_version() != version,
+            timeout=1.0,
+            interval=client.LOOK_EVERY,
+        )
+
+
+def _event_line(document: dict[str, Any]) -> str:
+    detail = printable(document["detail"] or "")
+    kind = printable(document["kind"])
+    mark = "" if document["applied"] else " (not applied)"
+    return (
+        f"{local_time(document['at'])} {document['source']:<6} {kind}{': ' if detail else ''}{detail}{mark}"
+    )
+
+
+def _show_file(registry: Registry, row: Row, *, kind: str, follow: bool) -> None:
+    paths = registry.paths.job(row.job.id)
+    files = {
+        "pane": [paths.pane_log],
+        "reports": [Path(row.job.spec.log_dir) / "reports.jsonl"],
+        "validation": [paths.validation_log(attempt + 1) for attempt in range(row.job.attempt)],
+    }[kind]
+
+    def done() -> bool:
+        return not follow or registry.row(row.job.id).job.done
+
+    for path in files:
+        for chunk in client.follow_file(path, done):
+            _to_stdout(chunk)
+
+
+def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:
+    """Become the tmux client of a job's session."""
+    from delegate_job.tmux import Tmux
+
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+    session, socket = row.job.spec.session, row.tmux_socket
+    if not session or not socket:
+        raise UsageError(
+            f"job {row.job.id} has no session", hint="a person's job has none; others get one when they start"
+        )
+    tmux = Tmux(socket=socket)
+    if tmux.has_session(session) is False:
+        raise NotStartedError(
+            f"the session {session} of job {row.job.id} is gone",
+            hint="`delegate-job logs ID --pane` has what it showed",
+        )
+    argv = tmux.attach_argv(session)
+    if as_json:
+        print_json({"argv": argv})
+        return ExitCode.ACCEPTED
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "attach needs a terminal", hint="`delegate-job logs ID --pane` shows what is on the screen"
+        )
+    os.environ.pop("TMUX", None)
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)  # noqa: S606 - without a shell on purpose; nothing of ours is left to do
+    return ExitCode.INTERNAL
+
+
+def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:
+    """Ask a job's owner to end it, and wait until it has; end an ownerless one ourselves."""
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        if not row.job.done:
+            _cancel(registry, row)
+            row = registry.row(row.job.id)
+        document = job_document(row, registry.paths)
+    if as_json:
+        print_json(document)
+    else:
+        print(f"{document['id']} {document['outcome'] or document['state']}")
+    return ExitCode.ACCEPTED
+
+
+def _cancel(registry: Registry, row: Row) -> None:
+    client.ask_to_cancel(registry, row, detail=f"by `delegate-job cancel` (pid {os.getpid()})")
+    if owner_of(row, registry.paths) is None:
+        _end_ownerless(registry, row.job.id)
+        return
+    try:
+        client.wait(registry, [row.job.id], timeout=CANCEL_TIMEOUT)
+    except client.WaitTimedOutError:
+        raise RegistryError(
+            f"job {row.job.id} was asked to end and has not after {CANCEL_TIMEOUT:.0f} s",
+            hint="its owner will act on it when it can",
+        ) from None
+
+
+def _end_ownerless(registry: Registry, job_id: str) -> None:
+    from delegate_job.supervisor import Supervisor, own_lock
+    from delegate_job.wire import SilentWire
+
+    lock = own_lock(registry, job_id)
+    if lock is None:
+        client.wait(registry, [job_id], timeout=CANCEL_TIMEOUT)
+        return
+    supervisor = Supervisor(registry, SilentWire(), _Quiet())
+    supervisor.own(job_id, lock)
+    supervisor.run()
+
+
+class _Quiet:
+    """Hears of events and shows none."""
+
+    def happened(self, *_: object, **__: object) -> None:
+        """Nothing."""
+
+    def task(self, *_: object) -> None:
+        """Nothing."""
+
+    def tick(self) -> None:
+        """Nothing."""
+
+    def warn(self, text: str) -> None:
+        """Warnings are for people too."""
+        _warn(text)
+
+
+def broker(port: int, *, observer: bool) -> int:
+    """Serve until a signal comes."""
+    import signal
+    import threading
+
+    from delegate_job.wire import StandaloneBroker
+
+    stop = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: stop.set())
+    with StandaloneBroker(port, observer=observer) as serving:
+        print(json.dumps(serving.urls()), flush=True)
+        while not stop.wait(3600):
+            continue
+    return ExitCode.ACCEPTED

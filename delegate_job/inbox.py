@@ -1,0 +1,139 @@
+"""What an owner hears: messages of its own threads and signals, and the lines of a job's two files.
+
+Not what it makes of them: that is `owner` and `supervisor`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from delegate_job import journal
+from delegate_job.audit import AuditDir
+from delegate_job.events import Event, Kind, Source
+from delegate_job.job import Action
+from delegate_job.journal import Position
+
+REPORTS = "reports.jsonl"
+
+
+class Reported(NamedTuple):
+    """A report came by MQTT: a wake-up, and the report itself in case no file has it."""
+
+    job_id: str
+    payload: bytes
+
+
+class Finished(NamedTuple):
+    """A background action ended, with its result or the exception that ended it."""
+
+    job_id: str
+    action: Action
+    result: Any
+
+
+class Signalled(NamedTuple):
+    """The process received a signal."""
+
+    signum: int
+
+
+class LinkChanged(NamedTuple):
+    """The connection to the broker was made or lost."""
+
+    connected: bool
+    reason: str
+
+
+Message = Reported | Finished | Signalled | LinkChanged
+
+
+class Reading(NamedTuple):
+    """Events in the order in which they are to be applied, and where both files have been read to."""
+
+    events: list[Event]
+    unreadable: int
+    reports: Position
+    control: Position
+    more: bool
+
+
+class Inbox:
+    """The two files in which a job's reports and its runner's and users' words arrive.
+
+    A reading is kept only when `keep` is called: what was read and not recorded is read again.
+    """
+
+    def __init__(
+        self, job_id: str, log_dir: AuditDir, control: Path, *, reports_at: Position, control_at: Position
+    ) -> None:
+        self._job_id = job_id
+        self._log_dir = log_dir
+        self._control = control
+        self.reports_at = reports_at
+        self.control_at = control_at
+
+    def read(self) -> Reading:
+        """Return what is new.
+
+        `control.jsonl` is read first and, but for `spawned`, applied last: an `exited` in it was written when
+        the agent's processes were gone, so every report of theirs is in `reports.jsonl` and is read here.
+        """
+        control = self._read_control()
+        reports = self._read_reports()
+        received_at = journal.now()
+        said = self._parse(control, received_at)
+        reported = [
+            journal.parse(line, job_id=self._job_id, source=Source.AGENT, received_at=received_at)
+            for line in reports.lines
+        ]
+        events = [event for event in reported if event is not None]
+        first = [event for event in said if event.kind == Kind.SPAWNED]
+        last = [event for event in said if event.kind != Kind.SPAWNED]
+        unreadable = len(reports.lines) - len(events)
+        more = control.more or reports.more
+        return Reading(first + events + last, unreadable, reports.position, control.position, more)
+
+    def keep(self, reading: Reading) -> None:
+        """The reading is recorded: go on behind it."""
+        self.reports_at, self.control_at = reading.reports, reading.control
+
+    def _parse(self, control: journal.Batch, received_at: str) -> list[Event]:
+        events = []
+        for line in control.lines:
+            event = journal.parse(line, job_id=self._job_id, source=Source.RUNNER, received_at=received_at)
+            if event is not None:
+                events.append(_from_control(event))
+        return events
+
+    def _read_control(self) -> journal.Batch:
+        try:
+            if self._control.stat().st_size == self.control_at.offset:
+                return journal.Batch([], self.control_at, more=False)
+            fd = os.open(self._control, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return journal.Batch([], self.control_at, more=False)
+        return _read_and_close(fd, self.control_at)
+
+    def _read_reports(self) -> journal.Batch:
+        fd = self._log_dir.read_fd(REPORTS)
+        if fd is None:
+            return journal.Batch([], self.reports_at, more=False)
+        return _read_and_close(fd, self.reports_at)
+
+
+def _read_and_close(fd: int, position: Position) -> journal.Batch:
+    try:
+        return journal.read_new(fd, position)
+    except OSError:
+        return journal.Batch([], position, more=False)
+    finally:
+        os.close(fd)
+
+
+def _from_control(event: Event) -> Event:
+    """A user's command writes into the same file as the runner; the kind tells them apart."""
+    if event.kind in {Kind.CANCEL_REQUESTED, Kind.VERIFIED}:
+        from dataclasses import replace
+
+        return replace(event, source=Source.USER)
+    return event

@@ -1,0 +1,265 @@
+"""What a person or a program is shown: lines, one live line, tables, JSON.
+
+Not what happened: that comes as jobs and events. Text of an agent's never reaches a terminal unfiltered.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from delegate_job.events import Event, Kind
+from delegate_job.job import Job, JobState, Outcome
+
+STATE_COLOURS = {
+    JobState.REGISTERED: "bright_black",
+    JobState.LAUNCHING: "cyan",
+    JobState.RUNNING: "blue",
+    JobState.WAITING: "yellow",
+    JobState.CHECKING: "magenta",
+    JobState.DONE: "red",
+}
+"""One colour a state; a job that was accepted is green."""
+ACCEPTED_COLOUR = "green"
+_ANSI = {"bright_black": 90, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
+_MOST_DETAIL = 500
+
+_QUIETLY_RECORDED = frozenset({Kind.REGISTERED, Kind.CLOSED, Kind.TELLING})
+
+
+def colour_of(state: JobState, outcome: Outcome | None) -> str:
+    """Return the name of the colour in which a state is shown."""
+    return ACCEPTED_COLOUR if outcome is Outcome.ACCEPTED else STATE_COLOURS[state]
+
+
+def has_colours(stream: IO[str]) -> bool:
+    """Return whether colours belong there: a terminal, and no NO_COLOR (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def printable(text: str) -> str:
+    """Return one line without control characters: text of others must not drive the reader's terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def local_time(stamp: str) -> str:
+    """Return the time of day, in this place, of an RFC 3339 time."""
+    return _moment(stamp).astimezone().strftime("%H:%M:%S")
+
+
+def ago(stamp: str | None) -> str:
+    """Return how long ago an RFC 3339 time was, in one unit."""
+    if stamp is None:
+        return "-"
+    seconds = max((datetime.now(UTC) - _moment(stamp)).total_seconds(), 0)
+    return f"{duration(seconds)} ago"
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time in its largest unit."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def _moment(stamp: str) -> datetime:
+    return datetime.fromisoformat(stamp)
+
+
+def print_json(document: Any, *, stream: IO[str] | None = None) -> None:
+    """Print one JSON document on one line a level."""
+    print(json.dumps(document, indent=2, ensure_ascii=False), file=stream or sys.stdout, flush=True)
+
+
+def print_json_array(documents: Iterable[dict[str, Any]]) -> None:
+    """Print one JSON array, an element at a time: its size never stands in memory."""
+    separator = "["
+    for document in documents:
+        print(separator, json.dumps(document, ensure_ascii=False), sep="\n", end="")
+        separator = ","
+    print("\n]" if separator == "," else "[]", flush=True)
+
+
+class SubmitOutput:
+    """Shows a foreground submit: lines on stdout, warnings on stderr, and a live line on a terminal.
+
+    With `as_json` the lines go to stderr and stdout is left to the finished job's object.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._stream = sys.stderr if as_json else sys.stdout
+        self._live = sys.stderr if sys.stderr.isatty() and self._stream.isatty() else None
+        self._colours = has_colours(self._stream)
+        self._job: Job | None = None
+
+    def registered(self, job: Job, attach: str | None) -> None:
+        """The job has an id and can be found by others."""
+        self.line(f"registered job: {job.id}")
+        if attach:
+            self.line(f"attach: {attach}")
+
+    def happened(self, job: Job, event: Event, *, applied: bool) -> None:
+        """Show an event that was recorded."""
+        self._job = job
+        if not applied or event.kind in _QUIETLY_RECORDED:
+            return
+        if event.kind in _VALIDATIONS:
+            self.line(_validation_line(event))
+        else:
+            self.line(self._event_line(event))
+        self.tick()
+
+    def _event_line(self, event: Event) -> str:
+        detail = printable(event.detail or "")[:_MOST_DETAIL]
+        return f"{local_time(event.received_at)} {event.kind}{': ' if detail else ''}{detail}"
+
+    def task(self, job: Job, instructions: str) -> None:
+        """Show a person what is to be done, whole."""
+        self._job = job
+        for line in instructions.splitlines():
+            self.line("".join(char if char.isprintable() or char == "\t" else "?" for char in line))
+
+    def warn(self, text: str) -> None:
+        """Show that something is amiss."""
+        self._clear()
+        print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+
+    def line(self, text: str) -> None:
+        """Print one line; the live line makes way for it."""
+        self._clear()
+        print(text.encode(errors="replace").decode(), file=self._stream, flush=True)
+
+    def tick(self) -> None:
+        """Draw the live line anew."""
+        if self._live is None or self._job is None:
+            return
+        text = live_line(self._job)
+        columns = shutil.get_terminal_size().columns
+        shown = text[: columns - 1]
+        if self._colours:
+            shown = f"\x1b[{_ANSI[colour_of(self._job.state, self._job.outcome)]}m{shown}\x1b[0m"
+        self._live.write(f"\r\x1b[K{shown}")
+        self._live.flush()
+
+    def _clear(self) -> None:
+        if self._live is not None:
+            self._live.write("\r\x1b[K")
+            self._live.flush()
+
+    def finished(self, job: Job) -> None:
+        """Show how the job ended; the last line is the audit directory."""
+        self._job = None
+        self._clear()
+        reason = f" ({printable(job.reason)})" if job.reason else ""
+        outcome = f"{job.outcome}" if job.done else "not finished"
+        if self._colours and job.done:
+            outcome = f"\x1b[{_ANSI[colour_of(job.state, job.outcome)]}m{outcome}\x1b[0m"
+        self.line(f"outcome: {outcome}{reason}")
+        self.line(job.spec.log_dir)
+
+
+def live_line(job: Job) -> str:
+    """Return state, time in all, and the last event, in one line."""
+    spent = duration((datetime.now(UTC) - _moment(job.created_at)).total_seconds())
+    last = f", {job.last_event} {ago(job.last_event_at)}" if job.last_event else ""
+    waits = f": {printable(job.reason)}" if job.state is JobState.WAITING and job.reason else ""
+    return f"{job.state}{waits} ({spent}{last})"
+
+
+_VALIDATIONS = frozenset({Kind.CHECK_PASSED, Kind.CHECK_FAILED, Kind.CHECK_TIMED_OUT, Kind.CHECK_CHANGED})
+
+
+def _validation_line(event: Event) -> str:
+    if event.kind == Kind.CHECK_PASSED:
+        return "validation: PASS"
+    if event.kind == Kind.CHECK_TIMED_OUT:
+        return "validation: FAIL (timed out)"
+    if event.kind == Kind.CHECK_CHANGED:
+        return "validation: FAIL (the script was changed after submit)"
+    return f"validation: FAIL (exit {event.data.get('exit_code')})"
+
+
+def print_job(document: dict[str, Any]) -> None:
+    """Show one job to a person: a name and a value a line, without what is not known."""
+    for name, value in _shown(document):
+        print(f"{name:<13} {printable(str(value))}")
+
+
+def _shown(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "id", document["id"]
+    yield "state", _state_text(document)
+    for name in ("reason", "verdict", "exit_code", "detail", "agent"):
+        if document[name] is not None:
+            yield name, document[name]
+    yield "checks", f"{document['attempt']} of {document['attempts']}"
+    for name in ("created_at", "started_at", "ended_at", "last_event_at"):
+        if document[name] is not None:
+            label = name.removesuffix("_at").replace("_", " ")
+            yield label, f"{ago(document[name])} ({document[name]})"
+    for name in ("last_event", "workdir", "log_dir", "broker", "attach", "retry_of", "operation_id"):
+        if document[name] is not None:
+            yield name.replace("_", " "), document[name]
+    yield "owner", _owner_text(document)
+
+
+def _outcome(document: dict[str, Any]) -> Outcome | None:
+    return None if document["outcome"] is None else Outcome(document["outcome"])
+
+
+def _state_text(document: dict[str, Any]) -> str:
+    return f"{document['state']}: {document['outcome']}" if document["outcome"] else str(document["state"])
+
+
+def _owner_text(document: dict[str, Any]) -> str:
+    if document["state"] == JobState.DONE:
+        return "none, it is done"
+    if document["owner"] is None:
+        return "none: the process that owned it has ended"
+    return f"pid {document['owner']['pid']} on {document['owner']['host']}"
+
+
+def print_jobs(documents: Iterable[dict[str, Any]]) -> int:
+    """Show jobs as a table as wide as the terminal, newest first; return how many there were."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(no_color=not has_colours(sys.stdout), highlight=False, soft_wrap=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    for name, options in _COLUMNS.items():
+        table.add_column(name, **options)
+    for document in documents:
+        outcome = _outcome(document)
+        style = colour_of(JobState(document["state"]), outcome)
+        state = outcome or document["state"]
+        if document["state"] != JobState.DONE and document["owner"] is None:
+            state = f"{state} (ownerless)"
+        last = f"{document['last_event'] or '-'} {ago(document['last_event_at'])}"
+        cells = (
+            document["agent"],
+            ago(document["created_at"]),
+            last,
+            document["detail"] or document["reason"],
+        )
+        table.add_row(
+            document["id"],
+            Text(str(state), style=style),
+            *(Text(printable(str(cell or ""))) for cell in cells),
+        )
+    if table.row_count:
+        console.print(table)
+    return table.row_count
+
+
+_COLUMNS: dict[str, dict[str, Any]] = {
+    "ID": {"no_wrap": True},
+    "STATE": {"no_wrap": True},
+    "AGENT": {"no_wrap": True, "max_width": 20, "overflow": "ellipsis"},
+    "CREATED": {"no_wrap": True},
+    "LAST EVENT": {"no_wrap": True},
+    "DETAIL": {"no_wrap": True, "overflow": "ellipsis", "ratio": 1},
+}

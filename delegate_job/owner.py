@@ -1,0 +1,266 @@
+"""One job in its owner's care: its events are applied, its clocks run, and what it owes is done.
+
+Not the loop that feeds it (`supervisor`), and not how a thing is done (`duties`).
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from delegate_job import journal
+from delegate_job.audit import AuditDir
+from delegate_job.clocks import STALLED_AFTER, Clocks
+from delegate_job.document import event_document, job_document
+from delegate_job.duties import Duties
+from delegate_job.events import REPORTED, Event, Kind, Source
+from delegate_job.inbox import Finished, Inbox, Reading
+from delegate_job.job import Action, Job, JobState
+from delegate_job.lifecycle import advance
+from delegate_job.registry import Registry
+from delegate_job.rows import Progress, Row
+from delegate_job.wire import Wire
+
+SAVE_EVERY = 30.0
+"""Seconds after which the clocks are written down when no event did it."""
+_READS_A_STEP = 8
+"""Chunks of a flooded inbox that are taken in before other jobs have their turn."""
+
+
+class Listener(Protocol):
+    """Who is told of what happens: a terminal, a file of JSON lines, nobody."""
+
+    def happened(self, job: Job, event: Event, sequence: int, *, applied: bool) -> None:
+        """An event was recorded with this sequence number; `job` is the job after it."""
+
+    def task(self, job: Job, instructions: str) -> None:
+        """A person is the agent: show what is to be done."""
+
+    def warn(self, text: str) -> None:
+        """Something is amiss, and the job goes on."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+
+class OwnedJob:
+    """A job whose lock this process holds."""
+
+    def __init__(
+        self,
+        row: Row,
+        *,
+        epoch: int,
+        lock: int,
+        registry: Registry,
+        wire: Wire,
+        listener: Listener,
+        post: Callable[[Finished], None],
+    ) -> None:
+        self.job = row.job
+        self.sequence = row.sequence
+        self.epoch = epoch
+        self.lock = lock
+        self.host = row.host
+        self.pid = row.owner_pid
+        self._registry = registry
+        self._wire = wire
+        self._listener = listener
+        self._post = post
+        self.paths = registry.paths.job(row.job.id)
+        self._inbox = Inbox(
+            row.job.id,
+            AuditDir.at(row.job.spec.log_dir),
+            self.paths.control,
+            reports_at=row.progress.reports,
+            control_at=row.progress.control,
+        )
+        left = row.progress.timeout_left
+        self._clocks = Clocks(
+            timeout=row.job.spec.timeout,
+            timeout_left=row.job.spec.timeout if left is None else left,
+            quiet_for=row.progress.quiet_for,
+        )
+        self._clocks.follow(self.job.state)
+        self._stalled = False
+        self._own: deque[Event] = deque()
+        self._results: deque[Finished] = deque()
+        self._saved_left = self._clocks.timeout_left
+        self.duties = Duties(self, registry=registry, tmux_socket=row.tmux_socket or "", listener=listener)
+
+    # -- what the supervisor calls
+
+    @property
+    def settled(self) -> bool:
+        """Whether the job is done and nothing is owed any more."""
+        return self.job.done and self.job.owed is None
+
+    def say(self, kind: Kind, detail: str | None = None, data: dict[str, Any] | None = None) -> None:
+        """Let the owner itself say something; it is applied in the next step, before anything else."""
+        said = journal.new_event(self.job.id, kind)
+        at = said["at"]
+        self._own.append(Event(said["id"], self.job.id, kind, Source.OWNER, at, detail, data or {}, at))
+
+    def heard(self, payload: bytes) -> None:
+        """Take in a report that came by MQTT. Where a file has it too, the file's copy counts."""
+        self.drain()
+        event = journal.parse(payload, job_id=self.job.id, source=Source.AGENT, received_at=journal.now())
+        if event is not None and not self._registry.knows_event(self.job.id, event.id):
+            self._apply(event)
+
+    def finished(self, message: Finished) -> None:
+        """Take in the end of a background action."""
+        self._results.append(message)
+
+    def step(self) -> None:
+        """Do everything that can be done now without waiting."""
+        while True:
+            before = (self.sequence, len(self._own), len(self._results))
+            self.drain()
+            for do in (
+                self._take_results,
+                self.duties.look_at_runner,
+                self._check_clocks,
+                self.duties.act,
+            ):
+                # What was said is applied before anything else looks at the job.
+                self.apply_own()
+                do()
+            self.apply_own()
+            if (self.sequence, len(self._own), len(self._results)) == before:
+                break
+        self._save_clocks()
+
+    def next_step_in(self) -> float:
+        """Return the seconds until this job wants a step even if nothing is heard."""
+        return self.duties.next_step_in()
+
+    # -- applying
+
+    def apply_own(self) -> None:
+        """Apply now what `say` has said."""
+        while self._own:
+            self._apply(self._own[0])
+            self._own.popleft()
+
+    def _apply(self, event: Event, reading: Reading | None = None) -> None:
+        after = advance(self.job, event)
+        applied = after is not self.job
+        sequence = self._registry.record(
+            event, after, applied=applied, progress=self._progress(reading), epoch=self.epoch
+        )
+        if sequence is None:
+            return
+        self.job, self.sequence = after, sequence
+        self._clocks.follow(after.state)
+        if event.kind in REPORTED:
+            self.stir()
+        self.duties.note(event, applied=applied)
+        self._publish(event, applied=applied)
+
+    def _publish(self, event: Event, *, applied: bool) -> None:
+        self._write_down(event, applied=applied)
+        if applied:
+            self._wire.announce_state(self.job.id, self.document())
+        self._listener.happened(self.job, event, self.sequence, applied=applied)
+
+    def _write_down(self, event: Event, *, applied: bool) -> None:
+        line = journal.encode(event_document(event, sequence=self.sequence, applied=applied))
+        try:
+            with self.paths.events.open("ab") as file:
+                file.write(line)
+        except OSError as error:
+            # The registry has it; `events.jsonl` is a copy, and the next owner fills the gap.
+            self._listener.warn(f"{self.paths.events}: {error.strerror}")
+
+    def document(self) -> dict[str, Any]:
+        """Return the job as JSON, with us as its owner."""
+        row = Row(self.job, number=0, sequence=self.sequence, host=self.host, owner_pid=self.pid)
+        return job_document(row, self._registry.paths)
+
+    def _progress(self, reading: Reading | None = None) -> Progress:
+        return Progress(
+            reports=reading.reports if reading else self._inbox.reports_at,
+            control=reading.control if reading else self._inbox.control_at,
+            timeout_left=self._clocks.timeout_left,
+            quiet_for=self._clocks.quiet_for,
+        )
+
+    # -- hearing
+
+    def drain(self) -> None:
+        """Apply all that the job's files hold now."""
+        for _ in range(_READS_A_STEP):
+            reading = self._inbox.read()
+            if reading.unreadable:
+                self._say_unreadable(reading)
+            self._apply_reading(reading)
+            if not reading.more:
+                break
+
+    def _apply_reading(self, reading: Reading) -> None:
+        for event in reading.events[:-1]:
+            self._apply(event)
+        # The last event's transaction also keeps how far the files were read.
+        if reading.events:
+            self._apply(reading.events[-1], reading)
+        elif (reading.reports, reading.control) != (self._inbox.reports_at, self._inbox.control_at):
+            self._registry.save_progress(self.job.id, self._progress(reading), epoch=self.epoch)
+        self._inbox.keep(reading)
+
+    def _say_unreadable(self, reading: Reading) -> None:
+        # The id is the place, so that lines which are read again after a crash are not counted twice.
+        at = journal.now()
+        place = f"unreadable-{reading.reports.inode}-{reading.reports.offset}"
+        detail = f"{reading.unreadable} lines in reports.jsonl are no reports of this job"
+        self._apply(Event(place, self.job.id, Kind.UNREADABLE, Source.OWNER, at, detail, {}, at))
+
+    def _take_results(self) -> None:
+        while self._results:
+            self.duties.finish(self._results[0])
+            self._results.popleft()
+
+    def in_background(self, action: Action, work: Callable[[], Any]) -> None:
+        """Run something that waits in a thread of its own; its end arrives as `Finished`."""
+        job_id = self.job.id
+
+        def run() -> None:
+            try:
+                result: Any = work()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the loop must hear of the end
+                result = error
+            self._post(Finished(job_id, action, result))
+
+        threading.Thread(target=run, name=f"{action}-{job_id}", daemon=True).start()
+
+    # -- clocks
+
+    def stir(self) -> None:
+        """Note a sign of life."""
+        self._clocks.stir()
+        self._stalled = False
+
+    def _check_clocks(self) -> None:
+        if self._own:
+            return
+        if self._clocks.timed_out:
+            self.say(Kind.TIMEOUT, f"after {self.job.spec.timeout:g} s")
+        elif self.job.state is JobState.RUNNING:
+            self._check_quiet()
+
+    def _check_quiet(self) -> None:
+        limit = self.job.spec.idle_timeout
+        is_over = self._clocks.quiet_for >= (limit or STALLED_AFTER)
+        if self.duties.screen_changed(now=is_over):
+            self.stir()
+        elif is_over and limit is not None:
+            self.say(Kind.IDLE, f"for {limit:g} s")
+        elif is_over and not self._stalled:
+            self._stalled = True
+            self.say(Kind.STALLED, f"no report and nothing new on the screen for {STALLED_AFTER:g} s")
+
+    def _save_clocks(self) -> None:
+        left = self._clocks.timeout_left
+        if not self.job.done and self._saved_left - left >= SAVE_EVERY:
+            self._registry.save_progress(self.job.id, self._progress(), epoch=self.epoch)
+            self._saved_left = left

@@ -1,0 +1,220 @@
+"""From settings to a registered job: checked, given an id, a directory, an audit directory and a broker.
+
+Not its life: that is `supervisor`. What is refused here is refused before anything was made.
+"""
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from delegate_job import briefing, journal, locks
+from delegate_job.agents import agent_named
+from delegate_job.agents.base import Agent
+from delegate_job.agents.instructions import prompt_text
+from delegate_job.audit import DEFAULT_PARENT, AuditDir
+from delegate_job.errors import NotStartedError, RegistryError, UsageError
+from delegate_job.events import Event, Kind, Source
+from delegate_job.job import Job, JobSpec
+from delegate_job.mqtt import Connection, write_connection
+from delegate_job.paths import JobPaths, RegistryPaths
+from delegate_job.registry import Registry
+from delegate_job.rows import Row
+from delegate_job.settings import Settings
+from delegate_job.tmux import Tmux
+from delegate_job.validation import fingerprint
+from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
+
+_ID_LETTERS = "abcdefghjkmnpqrstvwxyz0123456789"
+_ID_LENGTH = 10
+"""Fifty bits: short to type by its beginning, and never met twice in one registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a submit asks for, after the command line and the settings were read."""
+
+    settings: Settings
+    prompt: bytes = field(repr=False)
+    workdir: str
+    environ: Mapping[str, str] = field(repr=False)
+    agent_args: tuple[str, ...] = ()
+    operation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A new job: its row, its lock (a descriptor), and the wire on which it will be heard."""
+
+    row: Row
+    lock: int
+    wire: Wire
+
+
+def new_id() -> str:
+    """Return an id for one launch."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
+
+
+def plan(request: Request, job_id: str) -> JobSpec:
+    """Check all that can be checked before anything is made, and return the spec.
+
+    UsageError for what can't be meant, NotStartedError for what keeps the job from starting.
+    """
+    settings = request.settings
+    prompt_text(request.prompt)
+    workdir = checked_workdir(request.workdir)
+    agent = agent_named(
+        settings.agent,
+        command=settings.command,
+        configured=settings.agents,
+        environ=request.environ,
+    )
+    _check_agent(agent, request, workdir)
+    return JobSpec(
+        id=job_id,
+        agent=agent.name,
+        command=agent.template,
+        workdir=workdir,
+        session=(settings.session or f"dj-{job_id}") if agent.in_tmux else "",
+        log_dir=f"{_log_parent(workdir, request.environ)}/{job_id}",
+        prompt_sha256=sha256(request.prompt).hexdigest(),
+        model=settings.model,
+        permission_mode=settings.permission_mode,
+        agent_args=request.agent_args,
+        timeout=settings.timeout,
+        idle_timeout=settings.idle_timeout,
+        validate=settings.validate,
+        validate_sha256=None if settings.validate is None else fingerprint(settings.validate),
+        validate_timeout=settings.validate_timeout,
+        attempts=settings.attempts,
+        close=settings.close,
+        fail_on_input=settings.fail_on_input,
+        on_event=settings.on_event,
+        operation_id=request.operation_id,
+    )
+
+
+def checked_workdir(path: str) -> str:
+    """Return the absolute work dir; NotStartedError when nobody can work in it."""
+    absolute = os.path.abspath(path)  # noqa: PTH100 - as it was named: no link resolved, no byte changed
+    if not os.path.isdir(absolute):  # noqa: PTH112 - as above
+        raise NotStartedError(
+            f"no such work dir: {absolute}", hint="name an existing directory with --workdir"
+        )
+    if not os.access(absolute, os.R_OK | os.X_OK):
+        raise NotStartedError(f"the work dir {absolute} cannot be entered")
+    return absolute
+
+
+def _check_agent(agent: Agent, request: Request, workdir: str) -> None:
+    problem = agent.problem(request.environ, workdir, request.settings.permission_mode)
+    if problem:
+        raise NotStartedError(f"agent {agent.name}: {problem}")
+    if agent.in_tmux and (problem := Tmux.missing()):
+        raise NotStartedError(problem, hint="install tmux 3.0 or newer with your package manager")
+
+
+def _log_parent(workdir: str, environ: Mapping[str, str]) -> str:
+    named = environ.get("DELEGATE_JOB_LOGS_DIR")
+    # What the user names is resolved once, so that nothing below it is ever followed.
+    return os.path.realpath(named) if named else f"{workdir}/{DEFAULT_PARENT}"
+
+
+def warnings_for(spec: JobSpec, paths: RegistryPaths) -> list[str]:
+    """Return what the user should know before the job begins."""
+    root, workdir = os.path.realpath(paths.root), os.path.realpath(spec.workdir)
+    if os.path.commonpath((root, workdir)) == workdir:
+        return ["the registry lies inside the work dir, where the agent can change it"]
+    return []
+
+
+def find_same(registry: Registry, request: Request) -> Row | None:
+    """Return the job submitted with the same operation id; UsageError when its prompt was another."""
+    if request.operation_id is None:
+        return None
+    row = registry.find_operation(request.operation_id)
+    if row is not None and row.job.spec.prompt_sha256 != sha256(request.prompt).hexdigest():
+        raise UsageError(
+            f"operation id {request.operation_id!r} was used for another prompt (job {row.job.id})",
+            hint="use a new --operation-id for a new task",
+        )
+    return row
+
+
+def register(registry: Registry, request: Request, spec: JobSpec) -> Registered:
+    """Make the job: directory and lock first, broker, then the row that makes it a job.
+
+    A process killed in between leaves a directory without a row, which is no job. NotStartedError when the
+    broker or the directories can't be made.
+    """
+    paths = registry.paths.job(spec.id)
+    wire: Wire = EmbeddedWire() if request.settings.broker is None else ExternalWire(request.settings.broker)
+    try:
+        lock = _make_directory(paths)
+        spec = _with_log_dir(spec, paths, wire)
+        _write_private(paths.prompt, request.prompt)
+        briefing.write_environ(paths.environ, request.environ)
+        _connect(spec, registry.paths, paths, wire)
+        row = _add(registry, spec)
+    except OSError as error:
+        wire.stop()
+        raise NotStartedError(f"{error.filename or paths.root}: {error.strerror}") from error
+    except BaseException:
+        wire.stop()
+        raise
+    return Registered(row, lock, wire)
+
+
+def _make_directory(paths: JobPaths) -> int:
+    paths.root.mkdir(mode=0o700)
+    lock = locks.acquire(paths.lock)
+    if lock is None:
+        raise RegistryError(f"{paths.lock} is held by another process")
+    return lock
+
+
+def _with_log_dir(spec: JobSpec, paths: JobPaths, wire: Wire) -> JobSpec:
+    from dataclasses import replace
+
+    spec = replace(spec, broker=wire.broker)
+    if AuditDir.at(spec.log_dir).create():
+        return spec
+    fallback = AuditDir.at(paths.fallback_log_dir)
+    if not fallback.create():
+        raise NotStartedError(f"the log directory {spec.log_dir} cannot be made, nor {fallback.path}")
+    return replace(spec, log_dir=fallback.path)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def _connect(spec: JobSpec, registry: RegistryPaths, paths: JobPaths, wire: Wire) -> None:
+    reporter, observer = wire.admit(spec.id)
+    connection = Connection(
+        job_id=spec.id,
+        log_dir=spec.log_dir,
+        registry_dir=str(registry.root),
+        epoch=1,
+        broker=reporter,
+        observer=observer,
+        unix_socket=None,
+    )
+    write_connection(paths.connection, connection)
+
+
+def _add(registry: Registry, spec: JobSpec) -> Row:
+    said = journal.new_event(spec.id, Kind.REGISTERED)
+    at = said["at"]
+    event = Event(said["id"], spec.id, Kind.REGISTERED, Source.OWNER, at, received_at=at)
+    try:
+        return registry.add(Job(spec, created_at=at), event)
+    except sqlite3.IntegrityError as error:
+        raise RegistryError(
+            f"another submit with operation id {spec.operation_id!r} was faster", hint="submit it again"
+        ) from error
