@@ -43,12 +43,12 @@ def write_report(orders: list[dict[str, str]]) -> int:
 
 
 def read_rejection() -> list[str]:
-    """Wait at the terminal for what the check found, and return the faults."""
+    """Wait at the terminal for the message about a rejection, read it to its end, and return the faults."""
     faults = []
     for line in sys.stdin:
         if "fault: " in line:
             faults.append(line.partition("fault: ")[2].strip())
-        if "end of faults" in line:
+        if line.startswith("Checks left:"):
             return faults
     sys.exit("the terminal was closed")
 

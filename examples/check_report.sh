@@ -11,7 +11,6 @@ revenue() { # PATTERN-OF-STATUS
 
 if [ ! -f report.csv ]; then
     echo 'fault: there is no report.csv'
-    echo 'end of faults'
     exit 1
 fi
 reported=$(tail -n +2 report.csv | sort)
@@ -28,5 +27,4 @@ while IFS=, read -r customer expected; do
         echo "fault: $customer: expected $expected cents, report.csv says ${found:-nothing}"
     fi
 done < <(revenue paid)
-echo 'end of faults'
 exit 1

@@ -53,4 +53,4 @@ def test_the_check_names_each_wrong_sum(tmp_path: Path, repository: Path) -> Non
     assert "fault: Clara Ostrom: expected 19400 cents, report.csv says nothing" in wrong.stdout
     (tmp_path / "report.csv").unlink()
     missing = check(tmp_path, repository, None)
-    assert (missing.returncode, missing.stdout) == (1, "fault: there is no report.csv\nend of faults\n")
+    assert (missing.returncode, missing.stdout) == (1, "fault: there is no report.csv\n")

@@ -142,7 +142,6 @@ FORBIDDEN = {
         "sqlite3",
         "amqtt",
         "rich",
-        "dataclasses",
     },
     ("status", "@last"): {"amqtt", "paho", "asyncio"},
     ("list",): {"amqtt", "paho", "asyncio"},
