@@ -29,6 +29,8 @@ GRACE = 2.0
 
 _TICK = 0.05
 _DRAIN = 0.5
+# Another thread's fork may hold a script open for writing for the moment until its exec.
+_BUSY = 2.0
 _CUT = b"\n[delegate-job: the log ends here, at its limit of %d bytes]\n"
 
 
@@ -82,18 +84,21 @@ class Output:
         self._tail = (self._tail + piece)[-TAIL_LIMIT:]
         if self._echo is not None:
             self._echo(piece)
-        if self._log_fd is not None and self._room > 0:
-            self._log(piece[: self._room], cut=len(piece) > self._room)
+        if self._log_fd is not None:
+            self._log(self._log_fd, piece)
 
-    def _log(self, piece: bytes, *, cut: bool) -> None:
+    def _log(self, fd: int, piece: bytes) -> None:
+        over = len(piece) > self._room
+        rest = piece[: self._room] + (_CUT % LOG_LIMIT if over else b"")
         self._room -= len(piece)
-        rest = piece + (_CUT % LOG_LIMIT if cut else b"")
         try:
             while rest:
-                rest = rest[os.write(self._log_fd or 0, rest) :]
+                rest = rest[os.write(fd, rest) :]
         except OSError as error:
-            self._room = 0
+            over = True
             self._tail += f"\n[delegate-job: the log is not whole: {error.strerror}]\n".encode()
+        if over:
+            self._log_fd = None
 
 
 def argv_for(script: str) -> list[str]:
@@ -140,21 +145,27 @@ def _spawned(command: Command, lock_fd: int | None) -> "Iterator[subprocess.Pope
 
 
 def _spawn(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
+    try:
+        process = retry_until(lambda: _try_spawn(command, lock_fd), timeout=_BUSY)
+    except OSError as error:
+        raise _cannot_start(error, command) from None
+    if process is None:
+        raise CannotStartError(f"{command.script}: somebody has it open for writing", 126)
+    return process
+
+
+def _try_spawn(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes] | None":
+    """Start the script, or return None while somebody has it open for writing (ETXTBSY, execve(2))."""
     argv = argv_for(command.script)
     try:
         return _popen(argv, command, lock_fd)
     except OSError as error:
+        if error.errno == errno.ETXTBSY:
+            return None
         if error.errno == errno.ENOEXEC and argv[0] != "bash":
-            return _spawn_with_bash(command, lock_fd)
-        raise _cannot_start(error, command) from None
-
-
-def _spawn_with_bash(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
-    """Run an executable text without `#!` as a shell does that is given its name."""
-    try:
-        return _popen(["bash", command.script], command, lock_fd)
-    except OSError as error:
-        raise _cannot_start(error, command) from None
+            # An executable text without `#!`: as a shell does that is given its name.
+            return _popen(["bash", command.script], command, lock_fd)
+        raise
 
 
 def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
