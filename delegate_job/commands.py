@@ -198,11 +198,7 @@ def _events(registry: Registry, row: Row, *, follow: bool) -> Iterator[dict[str,
         if done or not follow:
             return
         version = registry.data_version()
-        client.retry_until(
-            lambda version=version: registry.data_version() != version,
-            timeout=1.0,
-            interval=client.LOOK_EVERY,
-        )
+        client.await_change(registry, version, timeout=1.0)
 
 
 def _event_line(document: dict[str, Any]) -> str:
@@ -230,7 +226,7 @@ def _show_file(registry: Registry, row: Row, *, kind: str, follow: bool) -> None
             _to_stdout(chunk)
 
 
-def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:
+def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:  # noqa: RET503 - execvp never returns
     """Become the tmux client of a job's session."""
     from delegate_job.tmux import Tmux
 
@@ -258,7 +254,6 @@ def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:
     os.environ.pop("TMUX", None)
     sys.stdout.flush()
     os.execvp(argv[0], argv)  # noqa: S606 - without a shell on purpose; nothing of ours is left to do
-    return ExitCode.INTERNAL
 
 
 def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:

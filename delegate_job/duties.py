@@ -256,21 +256,20 @@ class Duties:
         )
 
     def _paste(self) -> None:
-        try:
-            self._tmux.paste(self._job.spec.session, self._message())
-        except TmuxError:
-            # No pane to type into: the agent is on its way out, and its end is on its way to us.
-            return
-        self._enter_at = time.monotonic() + PASTE_PAUSE
-
-    def _press_enter(self) -> None:
-        self._enter_at = None
-        # What stands in the files before the Enter is of the round before.
+        # What stands in the files before the paste is of the round before. Not before the Enter: a program
+        # that reads its terminal line by line has the text, and may answer, as soon as it is pasted.
         self._owned.drain()
         if self._exited or self._job.owed is not Action.TELL:
             return
         self._owned.say(Kind.TELLING, data={"how": "session"})
         self._owned.apply_own()
+        self._enter_at = time.monotonic() + PASTE_PAUSE
+        # Without a pane to type into the agent is on its way out, and its end on its way to us.
+        with contextlib.suppress(TmuxError):
+            self._tmux.paste(self._job.spec.session, self._message())
+
+    def _press_enter(self) -> None:
+        self._enter_at = None
         with contextlib.suppress(TmuxError):
             self._tmux.enter(self._job.spec.session)
             self._owned.say(Kind.TOLD)

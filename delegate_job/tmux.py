@@ -152,12 +152,15 @@ class Tmux:
             raise TmuxError(f"could not end tmux session {name}: {_said(done)}")
 
     def attach_argv(self, name: str) -> list[str]:
-        """Return the command with which a person looks at the session; inside a tmux, unset $TMUX for it."""
-        return ["tmux", *self._server, "attach-session", "-t", f"={name}"]
+        """Return the command with which a person looks at the session; inside a tmux, unset $TMUX for it.
+
+        The target stands in one word with its option: zsh would expand a word that begins with `=`.
+        """
+        return ["tmux", *self._server, "attach-session", f"-t={name}"]
 
     def remove_argv(self, name: str) -> list[str]:
         """Return the command with which a person removes the session."""
-        return ["tmux", *self._server, "kill-session", "-t", f"={name}"]
+        return ["tmux", *self._server, "kill-session", f"-t={name}"]
 
     def _check(self, name: str, argv: Sequence[str]) -> None:
         if not valid_session_name(name):
