@@ -221,8 +221,7 @@ class _Watch:
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
         self._pipe = _pipe(process)
-        # The end is known at once where there are pidfds (Linux 5.3), else at the next tick.
-        self._pidfd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+        self._pidfd = _pidfd(process)
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
         if self._pidfd is not None:
@@ -246,6 +245,16 @@ class _Watch:
         if self._pidfd is None:
             return self._process.poll() is not None, piece
         return self._pidfd in ready, piece
+
+
+def _pidfd(process: "subprocess.Popen[bytes]") -> int | None:
+    """Return what tells of the end at once (Linux 5.3), or None: then it is seen at the next tick."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(process.pid)
+    except ProcessLookupError:  # SIGCHLD is ignored, and it has ended
+        return None
 
 
 def _pipe(process: "subprocess.Popen[bytes]") -> int:
