@@ -53,7 +53,8 @@ def finished_job() -> dict[str, Any]:
 
 def run(place: Path) -> None:
     """Run the whole demo in `place`."""
-    os.environ["DELEGATE_JOB_REGISTRY_DIR"] = str(place / "registry")
+    # tmux leaves its socket behind; here it goes with the rest.
+    os.environ |= {"DELEGATE_JOB_REGISTRY_DIR": str(place / "registry"), "TMUX_TMPDIR": str(place)}
     work = place / "shop"
     work.mkdir()
     shutil.copy(HERE / "orders.csv", work)
@@ -70,8 +71,8 @@ def run(place: Path) -> None:
 
 
 def main() -> None:
-    """Run the demo in a directory of its own."""
-    with tempfile.TemporaryDirectory(prefix="delegate-job-demo-", ignore_cleanup_errors=True) as place:
+    """Run the demo in a directory of its own, below /tmp: a socket's path must be short."""
+    with tempfile.TemporaryDirectory(prefix="dj-demo-", dir="/tmp", ignore_cleanup_errors=True) as place:
         run(Path(place))
 
 
