@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import Self
 
 from delegate_job import processes
+from delegate_job.check_output import Output
 from delegate_job.processes import Process
 from delegate_job.retry import retry_until
 
-LOG_LIMIT = 64 * 1024 * 1024
-"""The most bytes of a check's log. What it prints after that is read and dropped: it must not block."""
-TAIL_LIMIT = 4096
-"""The bytes of the end of the output that are kept for the agent and the user."""
 GRACE = 2.0
 """Seconds between TERM and KILL."""
 
@@ -31,7 +28,6 @@ _TICK = 0.05
 _DRAIN = 0.5
 # Another thread's fork may hold a script open for writing for the moment until its exec.
 _BUSY = 2.0
-_CUT = b"\n[delegate-job: the log ends here, at its limit of %d bytes]\n"
 
 
 class CheckStopped(Exception):  # noqa: N818 - it is asked for, not an error
@@ -63,42 +59,6 @@ class Ended:
 
     exit_code: int | None
     timed_out: bool = False
-
-
-class Output:
-    """What a check prints: its end in memory, all of it up to `LOG_LIMIT` in a file, each piece to `echo`."""
-
-    def __init__(self, log_fd: int | None, echo: Callable[[bytes], None] | None = None) -> None:
-        self._log_fd = log_fd
-        self._room = LOG_LIMIT
-        self._echo = echo
-        self._tail = b""
-
-    @property
-    def tail(self) -> str:
-        """The end, at most `TAIL_LIMIT` bytes; what is not UTF-8 is replaced."""
-        return self._tail.decode(errors="replace")
-
-    def take(self, piece: bytes) -> None:
-        """Take the next piece. A log that cannot be written (a full disk) changes no verdict."""
-        self._tail = (self._tail + piece)[-TAIL_LIMIT:]
-        if self._echo is not None:
-            self._echo(piece)
-        if self._log_fd is not None:
-            self._log(self._log_fd, piece)
-
-    def _log(self, fd: int, piece: bytes) -> None:
-        over = len(piece) > self._room
-        rest = piece[: self._room] + (_CUT % LOG_LIMIT if over else b"")
-        self._room -= len(piece)
-        try:
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        except OSError as error:
-            over = True
-            self._tail += f"\n[delegate-job: the log is not whole: {error.strerror}]\n".encode()
-        if over:
-            self._log_fd = None
 
 
 def argv_for(script: str) -> list[str]:
@@ -243,7 +203,7 @@ class _Watch:
             if not piece:  # it has closed its output, and may live on
                 self._poll.unregister(self._pipe)
         if self._pidfd is None:
-            return self._process.poll() is not None, piece
+            return _has_ended(self._process), piece
         return self._pidfd in ready, piece
 
 
@@ -257,6 +217,15 @@ def _pidfd(process: "subprocess.Popen[bytes]") -> int | None:
         return None
 
 
+def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return process.poll() is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
+
+
 def _pipe(process: "subprocess.Popen[bytes]") -> int:
     return process.stdout.fileno() if process.stdout is not None else -1
 
@@ -267,7 +236,7 @@ def _exit_code(process: "subprocess.Popen[bytes]") -> int | None:
     `Popen` would say 0 then, and a check that failed would pass: with SIGCHLD ignored, as under some daemons,
     the kernel keeps no status (wait(2)).
     """
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+    if not hasattr(os, "waitid"):
         ignored = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         return None if ignored else _shell_code(process.wait())
     try:

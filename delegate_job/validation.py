@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from delegate_job import check_process, locks, processes
-from delegate_job.check_process import CannotStartError, CheckStopped, Command, Ended, Output, argv_for
+from delegate_job.check_output import Output
+from delegate_job.check_process import CannotStartError, CheckStopped, Command, Ended, argv_for
 from delegate_job.errors import UsageError
 from delegate_job.job import JobSpec, Verdict
 from delegate_job.paths import JobPaths

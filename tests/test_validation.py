@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from delegate_job import check_process, locks, processes, validation
+from delegate_job import check_output, check_process, locks, processes, validation
 from delegate_job.errors import UsageError
 from delegate_job.job import JobSpec, Verdict
 from delegate_job.paths import JobPaths
@@ -131,6 +131,18 @@ def test_exit_code_decides(bench: Bench, text: str, verdict: Verdict, exit_code:
     """0 passes, everything else fails with the script's own code, 128 + n for a signal."""
     result = bench.check(bench.script(text))
     assert (result.verdict, result.exit_code) == (verdict, exit_code)
+
+
+@pytest.mark.parametrize("waitid", [True, False])
+def test_without_what_linux_has(bench: Bench, monkeypatch: pytest.MonkeyPatch, *, waitid: bool) -> None:
+    """Where there is no pidfd, and no waitid either (macOS), ends, codes and limits are the same."""
+    monkeypatch.setattr(check_process, "_pidfd", lambda _: None)
+    if not waitid:
+        monkeypatch.delattr(os, "waitid")
+    assert bench.check(bench.script("echo a; exit 0\n")).verdict is Verdict.PASSED
+    assert bench.check(bench.script("exec >&- 2>&-; sleep 0.1; exit 3\n")).exit_code == 3
+    assert bench.check(bench.script("kill -9 $$\n")).exit_code == 137
+    assert bench.check(bench.script("sleep 300\n"), timeout=0.3).verdict is Verdict.TIMED_OUT
 
 
 def test_output_goes_to_a_private_log(bench: Bench) -> None:
@@ -391,9 +403,9 @@ def test_output_without_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
     result = bench.check(bench.script(text))
     assert result.exit_code == 1
     assert result.output_tail.endswith("x\nthe end\n")
-    assert len(result.output_tail) == check_process.TAIL_LIMIT
+    assert len(result.output_tail) == check_output.TAIL_LIMIT
     log = bench.log()
-    assert check_process.LOG_LIMIT < len(log) < check_process.LOG_LIMIT + 200
+    assert check_output.LOG_LIMIT < len(log) < check_output.LOG_LIMIT + 200
     assert log.endswith(b"[delegate-job: the log ends here, at its limit of 67108864 bytes]\n")
 
 
@@ -415,7 +427,7 @@ def test_log_that_cannot_be_written(bench: Bench) -> None:
 def test_full_disk(bench: Bench) -> None:
     """A disk that is full in the middle changes no verdict, and the result says that the log is not whole."""
     fd = os.open("/dev/full", os.O_WRONLY)
-    output = check_process.Output(fd)
+    output = check_output.Output(fd)
     command = check_process.Command(str(bench.script("echo a; sleep 0.1; echo b; exit 3\n")), "/", {}, 10)
     ended = check_process.run(command, output)
     os.close(fd)
