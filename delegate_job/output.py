@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from delegate_job.events import Event, Kind
 from delegate_job.job import Job, JobState, Outcome
+from delegate_job.table import Cell, print_table
 
 STATE_COLOURS = {
     JobState.REGISTERED: "bright_black",
@@ -224,42 +225,25 @@ def _owner_text(document: dict[str, Any]) -> str:
 
 def print_jobs(documents: Iterable[dict[str, Any]]) -> int:
     """Show jobs as a table as wide as the terminal, newest first; return how many there were."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(no_color=not has_colours(sys.stdout), highlight=False, soft_wrap=False)
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for name, options in _COLUMNS.items():
-        table.add_column(name, **options)
-    for document in documents:
-        outcome = _outcome(document)
-        style = colour_of(JobState(document["state"]), outcome)
-        state = outcome or document["state"]
-        if document["state"] != JobState.DONE and document["owner"] is None:
-            state = f"{state} (ownerless)"
-        last = f"{document['last_event'] or '-'} {ago(document['last_event_at'])}"
-        cells = (
-            document["agent"],
-            ago(document["created_at"]),
-            last,
-            document["detail"] or document["reason"],
-        )
-        table.add_row(
-            document["id"],
-            Text(str(state), style=style),
-            *(Text(printable(str(cell or ""))) for cell in cells),
-        )
-    if table.row_count:
-        console.print(table)
-    return table.row_count
+    colours = has_colours(sys.stdout)
+    rows = (_cells(document, colours=colours) for document in documents)
+    return print_table(("ID", "STATE", "AGENT", "CREATED", "LAST EVENT", "DETAIL"), rows, sys.stdout)
 
 
-_COLUMNS: dict[str, dict[str, Any]] = {
-    "ID": {"no_wrap": True},
-    "STATE": {"no_wrap": True},
-    "AGENT": {"no_wrap": True, "max_width": 20, "overflow": "ellipsis"},
-    "CREATED": {"no_wrap": True},
-    "LAST EVENT": {"no_wrap": True},
-    "DETAIL": {"no_wrap": True, "overflow": "ellipsis", "ratio": 1},
-}
+def _cells(document: dict[str, Any], *, colours: bool) -> tuple[Cell, ...]:
+    colour = _ANSI[colour_of(JobState(document["state"]), _outcome(document))] if colours else None
+    detail = document["detail"] or document["reason"] or ""
+    return (
+        Cell(document["id"]),
+        Cell(_list_state(document), colour),
+        Cell(printable(document["agent"].rpartition("/")[2])),
+        Cell(ago(document["created_at"])),
+        Cell(f"{document['last_event'] or '-'} {ago(document['last_event_at'])}"),
+        Cell(printable(detail[:_MOST_DETAIL])),
+    )
+
+
+def _list_state(document: dict[str, Any]) -> str:
+    state = str(document["outcome"] or document["state"])
+    ownerless = document["state"] != JobState.DONE and document["owner"] is None
+    return f"{state} (ownerless)" if ownerless else state

@@ -1,6 +1,5 @@
 """Where a registry keeps things: the names of its files, and nothing about what stands in them."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,9 @@ class RegistryPaths:
     @property
     def tmux_label(self) -> str:
         """The name of this registry's own tmux server (`tmux -L`), from the real path of the registry."""
+        # Here, because most commands need no tmux and the import costs them 2 ms.
+        import hashlib
+
         real = os.path.realpath(self.root)
         return f"{APP}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:12]}"
 
