@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import queue
@@ -417,7 +418,7 @@ def test_a_publisher_killed_at_any_moment_harms_no_other(job: Reported) -> None:
     """After kill -9 of a reporter the report made next is whole."""
     for delay in range(8):
         process = job.place.start("publish", "--event", "progress", "--detail", "x" * 60_000, env=job.env)
-        with pytest.raises(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.005 * delay)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
@@ -508,7 +509,8 @@ def test_expected_errors_and_interrupts_have_their_codes(place: Place) -> None:
     """A known error is one line and its code; Ctrl-C and a reader that has gone say nothing."""
     known = _run_main(
         place,
-        "from delegate_job.errors import NotStartedError\n    raise NotStartedError('no tmux', hint='install it')",
+        "from delegate_job.errors import NotStartedError\n"
+        "    raise NotStartedError('no tmux', hint='install it')",
     )
     assert (known.returncode, known.stderr) == (7, "error: no tmux\nhint: install it\n")
     for body, code in (("raise KeyboardInterrupt", 130), ("raise BrokenPipeError", 141), ("return 3", 3)):
