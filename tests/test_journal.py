@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from delegate_job import journal
@@ -19,6 +19,9 @@ from harness import wait_until
 JOB = "20260801-abcdef"
 START = journal.Position()
 RECEIVED = "2026-08-01T10:00:00.000000Z"
+
+# A busy machine is no fault of the code.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -54,6 +57,7 @@ def _read_all(path: Path, position: journal.Position = START) -> tuple[list[byte
                 return lines, position
 
 
+@unhurried
 @given(detail=st.none() | TEXT_WITH_SURROGATES, data=st.dictionaries(TEXT_WITH_SURROGATES, JSON, max_size=4))
 def test_whatever_is_written_is_read_again(detail: str | None, data: dict[str, Any]) -> None:
     """Any text and any data make one line of valid UTF-8 and JSON, which is read back as the same event."""
@@ -100,12 +104,14 @@ def test_data_that_does_not_fit_is_dropped_and_marked(data: dict[str, Any]) -> N
     assert (read.kind, read.detail, read.data) == ("completed", "done", {"data_dropped": True})
 
 
+@unhurried
 @given(st.binary(max_size=400))
 def test_no_bytes_make_the_reader_raise(line: bytes) -> None:
     """Bytes that are no event give None."""
     assert _parse(line) is None
 
 
+@unhurried
 @given(st.dictionaries(st.sampled_from(["id", "job_id", "kind", "at", "detail", "data", "source"]), JSON))
 def test_no_object_makes_the_reader_raise(fields: dict[str, Any]) -> None:
     """Any object gives None or an event of this job with text that can be stored."""
@@ -255,6 +261,7 @@ def test_half_a_line_is_left_until_it_is_whole(tmp_path: Path) -> None:
     assert _read_all(path, position)[0] == [b'{"b":2}']
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(1, 90), max_size=40))
 def test_lines_are_the_same_however_they_arrive(pieces: list[bytes], steps: list[int]) -> None:
     """Reading while the file grows by any steps gives each whole line once, in order."""

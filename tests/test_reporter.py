@@ -3,6 +3,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -191,6 +192,17 @@ def test_a_server_that_does_not_answer_is_bounded(job: Reported) -> None:
         start = time.monotonic()
         assert job.publish("--event", "completed").returncode == 0
         assert time.monotonic() - start < reporter.TIMEOUT + PATIENCE
+
+
+def test_a_sandbox_without_network_is_enough(job: Reported) -> None:
+    """Where no connection can be made at all, the report is recorded, and the command says why no more."""
+    isolated = ["unshare", "--user", "--map-current-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*isolated, "true"], check=False).returncode != 0:
+        pytest.skip("this machine gives no network namespaces")
+    job.connect(mqtt.Address("127.0.0.1", free_port()))
+    process = job.place.spawn(*isolated, COMMAND, "publish", "--event", "completed", env=job.env)
+    assert process.communicate(timeout=30) == ("recorded, not sent (network is unreachable)\n", "")
+    assert [event.kind for event in job.recorded()] == ["completed"]
 
 
 def test_json_is_one_object(job: Reported) -> None:
