@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from delegate_job import briefing, launcher, validation
+from delegate_job import briefing, launcher
 from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.audit import AuditDir
 from delegate_job.errors import DelegateJobError
@@ -20,11 +20,11 @@ from delegate_job.launcher import RunnerState
 from delegate_job.mqtt import read_connection, write_connection
 from delegate_job.screen import Screen
 from delegate_job.tmux import Tmux, TmuxError
-from delegate_job.validation import CheckResult
 
 if TYPE_CHECKING:
     from delegate_job.owner import Listener, OwnedJob
     from delegate_job.registry import Registry
+    from delegate_job.validation import CheckResult
 
 TICK = 0.5
 """Seconds between two looks at a job of which nothing is heard."""
@@ -189,6 +189,8 @@ class Duties:
     # -- check
 
     def _check(self) -> None:
+        from delegate_job import validation
+
         self._busy = Action.CHECK
         self._stop_check.clear()
         spec, attempt, registry_dir = self._job.spec, self._job.attempt, self._registry.paths.root
@@ -215,7 +217,7 @@ class Duties:
         else:
             self._say_verdict(result)
 
-    def _say_verdict(self, result: CheckResult) -> None:
+    def _say_verdict(self, result: "CheckResult") -> None:
         data = {
             "attempt": self._job.attempt,
             "exit_code": result.exit_code,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from delegate_job import briefing, client
+from delegate_job import briefing
 from delegate_job.document import attach_command, event_document, job_document
 from delegate_job.errors import NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event
@@ -66,6 +66,8 @@ class Submit:
         output = SubmitOutput(as_json=self.as_json)
         output.registered(row.job, _attach(row.job, registry.paths))
         output.warn(f"operation id {self.request.operation_id!r} is known: joining its job")
+        from delegate_job import client
+
         (row,) = client.wait(registry, [row.job.id], warn=output.warn)
         return self._finish(registry, row.job, output, signum=None)
 

@@ -16,23 +16,22 @@ The rules
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 from delegate_job.events import CLAIMS, REPORTED, Event, Kind
 from delegate_job.job import Action, Job, JobState, Outcome, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """A named condition on the job as it stands before the event."""
 
     name: str
     holds: Callable[[Job], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Where an event leads, what it sets, and what is owed after it (None: what was owed stays)."""
 
     target: JobState

@@ -1,8 +1,8 @@
 """Where a registry keeps things: the names of its files, and nothing about what stands in them."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 APP = "delegate-job"
 
@@ -14,8 +14,7 @@ def default_registry() -> Path:
     return Path(platformdirs.user_state_dir(APP, appauthor=False))
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryPaths:
+class RegistryPaths(NamedTuple):
     """The files of one registry. `root` is absolute."""
 
     root: Path
@@ -44,8 +43,7 @@ class RegistryPaths:
         return f"{APP}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:12]}"
 
 
-@dataclass(frozen=True, slots=True)
-class JobPaths:
+class JobPaths(NamedTuple):
     """The files of one job directory: 0700, outside every work tree."""
 
     root: Path

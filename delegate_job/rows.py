@@ -2,8 +2,8 @@
 
 import json
 import sqlite3
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from delegate_job.events import Event, Source
 from delegate_job.job import Action, Job, JobSpec, JobState, Outcome, Verdict
@@ -12,8 +12,7 @@ from delegate_job.journal import Position
 START = Position(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What is kept with a job besides its value, so that a new owner can go on: inboxes read, time used."""
 
     reports: Position = START
@@ -22,22 +21,20 @@ class Progress:
     quiet_for: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A job as the registry has it: the value, and what belongs to its owner."""
 
     job: Job
     number: int
     sequence: int
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = Progress()
     host: str | None = None
     owner_pid: int | None = None
     owner_epoch: int = 0
     tmux_socket: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An event as the registry has it: with its sequence number, and whether it changed the job."""
 
     sequence: int

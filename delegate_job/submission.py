@@ -4,12 +4,12 @@ Not its life: that is `supervisor`. What is refused here is refused before anyth
 """
 
 import os
-import secrets
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from delegate_job import briefing, journal, locks
 from delegate_job.agents import agent_named
@@ -25,10 +25,10 @@ from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.settings import Settings
 from delegate_job.tmux import Tmux
-from delegate_job.validation import fingerprint
 from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
 
 _ID_LETTERS = "abcdefghjkmnpqrstvwxyz0123456789"
+"""Thirty-two, so that a random byte picks each one equally often."""
 _ID_LENGTH = 10
 """Fifty bits: short to type by its beginning, and never met twice in one registry."""
 
@@ -45,8 +45,7 @@ class Request:
     operation_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(NamedTuple):
     """A new job: its row, its lock (a descriptor), and the wire on which it will be heard."""
 
     row: Row
@@ -56,7 +55,7 @@ class Registered:
 
 def new_id() -> str:
     """Return an id for one launch."""
-    return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
+    return "".join(_ID_LETTERS[byte % len(_ID_LETTERS)] for byte in os.urandom(_ID_LENGTH))
 
 
 def plan(request: Request, job_id: str) -> JobSpec:
@@ -88,7 +87,7 @@ def plan(request: Request, job_id: str) -> JobSpec:
         timeout=settings.timeout,
         idle_timeout=settings.idle_timeout,
         validate=settings.validate,
-        validate_sha256=None if settings.validate is None else fingerprint(settings.validate),
+        validate_sha256=_fingerprint(settings.validate),
         validate_timeout=settings.validate_timeout,
         attempts=settings.attempts,
         close=settings.close,
@@ -96,6 +95,14 @@ def plan(request: Request, job_id: str) -> JobSpec:
         on_event=settings.on_event,
         operation_id=request.operation_id,
     )
+
+
+def _fingerprint(check: str | None) -> str | None:
+    if check is None:
+        return None
+    from delegate_job.validation import fingerprint
+
+    return fingerprint(check)
 
 
 def checked_workdir(path: str) -> str:

@@ -1,7 +1,6 @@
 """A table of one line a row, as wide as the terminal and no wider. Not what stands in it."""
 
 import shutil
-import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import IO, NamedTuple
@@ -29,6 +28,8 @@ def width_of(text: str) -> int:
 
 
 def _columns(char: str) -> int:
+    import unicodedata
+
     if unicodedata.combining(char) or unicodedata.category(char) in {"Cf", "Me", "Mn"}:
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -4,7 +4,7 @@ Not the memory: what is announced here stands in the registry already, and can b
 """
 
 import json
-import secrets
+import os
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -113,7 +113,7 @@ class EmbeddedWire(Wire):
     def _address(
         self, user: str, publish: tuple[str, ...], subscribe: tuple[str, ...], *, unlimited: bool = False
     ) -> Address:
-        token = secrets.token_urlsafe(32)
+        token = os.urandom(32).hex()
         grant = self._grant(token, publish=publish, subscribe=subscribe, unlimited=unlimited)
         self.access.grant(user, grant)
         return Address(host="127.0.0.1", port=self._port, tls=False, user=user, password=token)
