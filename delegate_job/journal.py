@@ -144,12 +144,12 @@ def append_event(
 def read_new(fd: int, position: Position) -> Batch:
     """Return the whole lines behind `position`, taking in at most `MAX_READ` bytes.
 
-    A file with another inode, or a smaller one, is read from its start: repeats are known by their ids. A
-    last line without its newline is left for the next call, unless it is already longer than a line may be:
-    then what is there of it is skipped. OSError when the file cannot be read.
+    A file with another inode, a smaller one, or one in which no line ended there, is read from its start:
+    repeats are known by their ids. A last line without its newline is left for the next call, unless it is
+    already longer than a line may be: then what is there of it is skipped. OSError when the file cannot be read.
     """
     status = os.fstat(fd)
-    offset = position.offset if (position.inode == status.st_ino and position.offset <= status.st_size) else 0
+    offset = position.offset if _is_same(fd, status, position) else 0
     chunk = os.pread(fd, MAX_READ, offset)
     whole = chunk.rfind(b"\n") + 1
     lines = [line for line in chunk[:whole].split(b"\n") if 0 < len(line) <= MAX_LINE]
@@ -257,6 +257,17 @@ def _as_utc(text: Any) -> str | None:
         return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _is_same(fd: int, status: os.stat_result, position: Position) -> bool:
+    """Whether the file is the one that `position` is of, as far as can be seen."""
+    if position.inode != status.st_ino or not 0 <= position.offset <= status.st_size:
+        return False
+    if position.offset == 0 or os.pread(fd, 1, position.offset - 1) == b"\n":
+        return True
+    # File systems give a new file the inode of a deleted one. Only a line too long is left in its middle.
+    before = os.pread(fd, MAX_LINE, max(0, position.offset - MAX_LINE))
+    return len(before) == MAX_LINE and b"\n" not in before
 
 
 def _behind_hole(fd: int, offset: int, size: int) -> int:

@@ -307,6 +307,17 @@ def test_a_replaced_or_shortened_file_is_read_from_its_start(tmp_path: Path) -> 
     assert _read_all(path, position)[0] == [b'{"d":4}', b'{"e":5}', b'{"f":6}']
 
 
+def test_a_new_file_with_the_old_inode_is_read_from_its_start(tmp_path: Path) -> None:
+    """A longer file in the place of the one that was read is noticed where the old line ended."""
+    path = tmp_path / "r"
+    journal.append_event(path, JOB, "started")
+    _, position = _read_all(path)
+    os.truncate(path, 0)
+    event = journal.append_event(path, JOB, "completed", "x" * 500)
+    assert path.stat().st_ino == position.inode
+    assert [read.id for line in _read_all(path, position)[0] if (read := _parse(line))] == [event["id"]]
+
+
 @pytest.mark.parametrize("size", [journal.MAX_LINE + 1, 3 * journal.MAX_READ + 17])
 def test_an_endless_line_is_passed_over(tmp_path: Path, size: int) -> None:
     """A line over 256 KB is skipped without being held in memory, and the report behind it is read."""
