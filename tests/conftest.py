@@ -7,6 +7,13 @@ import pytest
 
 import broker_servers
 from harness import Place, in_ci
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no fault of the code; in CI the same code is tried with the same examples.
+settings.register_profile(
+    "unhurried", deadline=None, derandomize=in_ci(), suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
