@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import broker_servers
 from harness import Place, in_ci
-from hypothesis import HealthCheck, settings
 
 # A busy machine is no fault of the code; in CI the same code is tried with the same examples.
 settings.register_profile(

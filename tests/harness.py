@@ -310,6 +310,8 @@ def _answers(server: Path) -> bool:
 
 def _remove(root: Path) -> None:
     # A test may have taken rights away; links are left as they are.
-    for directory, _, _ in os.walk(root):
-        Path(directory).chmod(stat.S_IRWXU)
+    for directory, inner, _ in os.walk(root):
+        for path in (Path(directory, name) for name in inner):
+            if not path.is_symlink():
+                path.chmod(stat.S_IRWXU)
     shutil.rmtree(root)

@@ -31,6 +31,21 @@ def test_a_temporary_file_left_behind_fails_the_test() -> None:
         place.close()
 
 
+def test_a_closed_directory_is_removed_too() -> None:
+    """A place that a test left without rights goes away, and what a link in it names stays."""
+    place = Place.make()
+    (place.work / "a/b").mkdir(parents=True)
+    outside = place.root.with_name(f"{place.root.name}-outside")
+    outside.mkdir(mode=0o500)
+    (place.work / "a/link").symlink_to(outside)
+    (place.work / "a/b").chmod(0)
+    (place.work / "a").chmod(0)
+    place.close()
+    assert not place.root.exists()
+    assert outside.stat().st_mode & 0o777 == 0o500
+    outside.rmdir()
+
+
 def test_a_tmux_server_ends_with_its_place(place: Place) -> None:
     """A session with a running program is ended, by its socket, when the test is over."""
     place.spawn("tmux", "-L", "here", "new-session", "-d", "sleep 60").wait(10)
