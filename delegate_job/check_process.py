@@ -283,6 +283,15 @@ def end_session(leader: int, start: str | None = None) -> None:
 
 def end_all(living: Callable[[], list[Process]]) -> None:
     """End the processes that `living` finds: TERM, `GRACE` seconds, then KILL until none is left, for 1 s."""
+    asked: set[Process] = set()
+
+    def ended() -> bool:
+        left = living()
+        # Each is asked once, also one that was forked while its parent was.
+        for process in set(left) - asked:
+            processes.send(process, signal.SIGTERM)
+            asked.add(process)
+        return not left
 
     def killed() -> bool:
         left = living()
@@ -290,9 +299,7 @@ def end_all(living: Callable[[], list[Process]]) -> None:
             processes.send(process, signal.SIGKILL)
         return not left
 
-    for process in living():
-        processes.send(process, signal.SIGTERM)
-    if not retry_until(lambda: not living(), timeout=GRACE):
+    if not retry_until(ended, timeout=GRACE):
         retry_until(killed, timeout=1.0)
 
 

@@ -43,13 +43,19 @@ def _read(path: Path, *, follow: bool) -> bytes | None:
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {_why(error, follow=follow)}") from None
-    with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"{path}: not a regular file", hint="remove it")
-        try:
-            content = file.read(LIMIT + 1)
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
+    try:
+        return _read_regular(fd, path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def _read_regular(fd: int, path: Path) -> bytes:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise UsageError(f"{path}: not a regular file", hint="remove it")
+    with open(fd, "rb", closefd=False) as file:
+        content = file.read(LIMIT + 1)
     if len(content) > LIMIT:
         raise UsageError(f"{path}: longer than {LIMIT // 1024} KiB")
     return content

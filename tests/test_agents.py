@@ -1,0 +1,486 @@
+"""What each agent is started with and told, and that a task survives byte for byte."""
+
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delegate_job.agents import BUILT_IN, agent_named, agent_of, instructions
+from delegate_job.agents.base import PERMISSION_MODES, Agent, Context, Launch
+from delegate_job.agents.instructions import ARGUMENT_LIMIT, as_argument, compose, prompt_text, to_bytes
+from delegate_job.errors import NotStartedError, UsageError
+from delegate_job.events import REPORTED_BY_HAND
+from delegate_job.job import JobSpec, Verdict
+
+PUBLISH = ("/opt/dj/delegate-job", "publish")
+SPEC = JobSpec(
+    id="4f3a9b2c",
+    agent="codex",
+    workdir="/work dir",
+    session="dj-4f3a9b2c",
+    log_dir="/work dir/delegate_job_logs/4f3a9b2c",
+    prompt_sha256="",
+)
+
+
+def context(spec: JobSpec = SPEC, *, prompt: str = "Do it.", publish: tuple[str, ...] = PUBLISH) -> Context:
+    """Return what an agent is given for a job."""
+    return Context(
+        spec=spec,
+        instructions=compose(spec, prompt=prompt, publish_argv=publish, log_dir=spec.log_dir),
+        instructions_path=Path(spec.log_dir) / "instructions.md",
+        prompt_path=Path(spec.log_dir) / "prompt.md",
+        agent_dir=Path("/registry/jobs/4f3a9b2c/agent"),
+        publish_argv=publish,
+    )
+
+
+def program(directory: Path, name: str, *, mode: int = 0o755) -> Path:
+    """Write a program that does nothing."""
+    path = directory / name
+    path.write_text("#!/bin/sh\n")
+    path.chmod(mode)
+    return path
+
+
+# -- names
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_built_in_agents(name: str) -> None:
+    """Each name of the list is an agent of that name, now and for a job of the registry."""
+    agent = agent_named(name)
+    assert agent.name == name
+    assert agent.template == ()
+    assert agent_of(dataclasses.replace(SPEC, agent=name)) == agent
+
+
+def test_a_command_pays_only_for_its_agent() -> None:
+    """No agent is imported before it is asked for, and no other one with it."""
+    text = """
+import sys
+from delegate_job.agents import agent_named
+def loaded(): return sorted(m.rpartition(".")[2] for m in sys.modules if m.startswith("delegate_job.agents."))
+assert loaded() == [], loaded()
+agent_named("codex")
+assert loaded() == ["base", "codex", "instructions"], loaded()
+"""
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=30)
+
+
+def test_program_on_path(tmp_path: Path) -> None:
+    """Any executable program on the given PATH is an agent by its name."""
+    program(tmp_path, "my-agent")
+    agent = agent_named("my-agent", environ={"PATH": str(tmp_path)})
+    assert (agent.name, agent.in_tmux) == ("my-agent", True)
+
+
+def test_program_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with a slash is a path from where one stands, kept absolute: the job runs elsewhere."""
+    path = program(tmp_path, "my agent")
+    monkeypatch.chdir(tmp_path)
+    assert agent_named("./my agent").name == str(path)
+    assert agent_of(dataclasses.replace(SPEC, agent=str(path))).name == str(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["nobody-has-this", "./none", "/etc", "", "a\0b", "/etc/passwd", "-x", "$(touch X)"]
+)
+def test_no_such_agent(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no agent and no program is exit 7, in one line."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotStartedError, match=r"^no such agent: ") as raised:
+        agent_named(name)
+    assert raised.value.exit_code == 7
+    assert raised.value.message.isprintable()
+    assert raised.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_near_names_are_offered() -> None:
+    """A misspelt name is answered with those like it, configured ones among them."""
+    with pytest.raises(NotStartedError) as raised:
+        agent_named("claud-code")
+    assert raised.value.hint == "did you mean claude-code?"
+    with pytest.raises(NotStartedError) as raised:
+        agent_named("revewer", configured={"reviewer": ("x",)})
+    assert raised.value.hint == "did you mean reviewer?"
+
+
+def test_configured_agent() -> None:
+    """A name of the configuration is its template; the registry keeps the template with the job."""
+    agent = agent_named("mine", configured={"mine": ("prog", "{job_id}")})
+    assert (agent.name, agent.template) == ("mine", ("prog", "{job_id}"))
+    assert agent_of(dataclasses.replace(SPEC, agent="mine", command=agent.template)) == agent
+
+
+def test_command_and_agent_must_fit() -> None:
+    """`--agent command` needs a command, and no other agent takes one."""
+    with pytest.raises(UsageError, match="needs a command"):
+        agent_named("command")
+    with pytest.raises(UsageError, match="no use"):
+        agent_named("codex", command=("x",))
+    assert agent_named("command", command=("x",)).template == ("x",)
+
+
+# -- argv
+
+
+def test_command_fills_its_template_in() -> None:
+    """The three placeholders are filled in wherever they stand, once; any other `{x}` stays."""
+    template = (
+        "a{job_id}b{job_id}",
+        "{prompt_file}",
+        "--in={instructions_file}",
+        "{x}",
+        "{}",
+        "{{job_id}}",
+        "$HOME",
+    )
+    spec = dataclasses.replace(
+        SPEC, command=template, log_dir="/l/{job_id}", agent_args=("--extra", "{job_id}")
+    )
+    launch = agent_named("command", command=template).launch(context(spec))
+    assert launch.argv == (
+        "a4f3a9b2cb4f3a9b2c",
+        "/l/{job_id}/prompt.md",
+        "--in=/l/{job_id}/instructions.md",
+        "{x}",
+        "{}",
+        "{4f3a9b2c}",
+        "$HOME",
+        "--extra",
+        "{job_id}",
+    )
+
+
+def test_program_gets_the_instructions_last(tmp_path: Path) -> None:
+    """A named program gets the user's arguments, then the whole instructions as one argument."""
+    agent = agent_named(str(program(tmp_path, "p")))
+    given = context(dataclasses.replace(SPEC, agent_args=("-v",)))
+    assert agent.launch(given).argv == (str(tmp_path / "p"), "-v", given.instructions)
+
+
+def test_human_starts_nothing() -> None:
+    """A person has no argv, no session and no problem."""
+    agent = agent_named("human")
+    assert agent.in_tmux is False
+    assert agent.launch(context()) == Launch(())
+    assert agent.problem({}, "/nowhere") is None
+
+
+def test_codex_argv() -> None:
+    """Codex runs without its shared daemon, may write the log dir, and gets the prompt after `--`."""
+    spec = dataclasses.replace(SPEC, model="m-1", permission_mode="auto", agent_args=("-c", "a=1"))
+    given = context(spec)
+    assert agent_named("codex").launch(given).argv == (
+        "codex",
+        "--no-daemon",
+        "--add-dir",
+        spec.log_dir,
+        "--sandbox",
+        "workspace-write",
+        "--ask-for-approval",
+        "never",
+        "--model",
+        "m-1",
+        "-c",
+        "a=1",
+        "--",
+        given.instructions,
+    )
+
+
+def test_claude_argv() -> None:
+    """Claude gets its settings of this run, and the prompt after `--`."""
+    spec = dataclasses.replace(
+        SPEC, model="opus", permission_mode="edits", agent_args=("--allowedTools", "Read")
+    )
+    given = context(spec)
+    assert agent_named("claude-code").launch(given).argv == (
+        "claude",
+        "--settings",
+        "/registry/jobs/4f3a9b2c/agent/claude-settings.json",
+        "--permission-mode",
+        "acceptEdits",
+        "--model",
+        "opus",
+        "--allowedTools",
+        "Read",
+        "--",
+        given.instructions,
+    )
+
+
+@pytest.mark.parametrize("name", ["claude-code", "codex"])
+def test_each_permission_mode_is_another_argv(name: str) -> None:
+    """All four modes are mapped, each differently; without one the agent's own default holds."""
+    specs = [dataclasses.replace(SPEC, permission_mode=mode) for mode in (None, *PERMISSION_MODES)]
+    assert len({agent_named(name).launch(context(spec)).argv for spec in specs}) == 5
+
+
+def claude_settings(given: Context) -> dict[str, object]:
+    """Return what claude's settings file of a run holds."""
+    (file,) = agent_named("claude-code").launch(given).files
+    assert (file.name, file.mode) == ("claude-settings.json", 0o600)
+    return dict(json.loads(file.content))
+
+
+def test_claude_may_report_and_no_more() -> None:
+    """The settings allow the job's own report command, and nothing else changes."""
+    rule = "Bash(/opt/dj/delegate-job publish --job 4f3a9b2c:*)"
+    assert claude_settings(context()) == {"permissions": {"allow": [rule]}}
+
+
+@pytest.mark.parametrize("path", ["/a) Bash(*", "/a'b", "/a b/$(x)", "/a*"])
+def test_no_rule_is_made_of_an_odd_path(path: str) -> None:
+    """A path that could mean something else in a rule makes no rule."""
+    assert claude_settings(context(publish=(path, "publish"))) == {}
+
+
+def test_claude_asks_only_once_about_all() -> None:
+    """Who said `--permission-mode all` is not asked again, and nobody else is spared the question."""
+    assert claude_settings(context(dataclasses.replace(SPEC, permission_mode="all")))[
+        "skipDangerousModePermissionPrompt"
+    ]
+    assert "skipDangerousModePermissionPrompt" not in claude_settings(context())
+
+
+# -- health
+
+
+@pytest.mark.parametrize(("name", "binary"), [("claude-code", "claude"), ("codex", "codex")])
+def test_missing_program_is_named(name: str, binary: str, tmp_path: Path) -> None:
+    """An agent that is not installed says which program is missing and how to get it."""
+    agent = agent_named(name)
+    problem = agent.problem({"PATH": str(tmp_path)}, "/")
+    assert problem is not None
+    assert binary in problem
+    assert "npm install -g" in problem
+    program(tmp_path, binary)
+    assert agent.problem({"PATH": str(tmp_path)}, "/") is None
+
+
+def test_template_program_is_looked_for_where_it_runs(tmp_path: Path) -> None:
+    """A relative program of a template is one of the work dir; what is not executable is none."""
+    agent = agent_named("command", command=("./agent.sh", "x"))
+    assert agent.problem({}, str(tmp_path)) == f"no executable program './agent.sh' in {tmp_path}"
+    path = program(tmp_path, "agent.sh", mode=0o644)
+    assert agent.problem({}, str(tmp_path)) is not None
+    path.chmod(0o755)
+    assert agent.problem({}, str(tmp_path)) is None
+
+
+def test_claude_refuses_all_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`all` as root is a problem before the launch, unless the user says that it is a sandbox."""
+    program(tmp_path, "claude")
+    environ = {"PATH": str(tmp_path)}
+    agent: Agent = agent_named("claude-code")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "as root" in (agent.problem(environ, "/", "all") or "")
+    assert agent.problem({**environ, "IS_SANDBOX": "1"}, "/", "all") is None
+    assert agent.problem(environ, "/", "auto") is None
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert agent.problem(environ, "/", "all") is None
+
+
+# -- the task
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        b"$(touch X) `touch X` '\"\\",
+        b"two\nlines\r\n\ttab;",
+        b"!touch X",
+        b"/help",
+        b"-rf --help",
+        b"#(touch X) #{pid} %H {job_id} {prompt_file}",
+        "Grüße, 日本 \U0001f600".encode(),
+        b"\xff\xfe not UTF-8 \x80",
+        b"\x1b[2J\x07",
+        b"  spaces around  \n\n",
+        b"x" * 100_000,
+    ],
+)
+def test_task_arrives_byte_for_byte(task: bytes) -> None:
+    """The instructions end with the task as it is, and never begin with it."""
+    given = context(prompt=prompt_text(task))
+    told = to_bytes(given.instructions)
+    assert told.endswith(b":\n" + task)
+    for name in ("claude-code", "codex", "/bin/sh"):
+        argument = agent_named(name).launch(given).argv[-1]
+        assert os.fsencode(argument) == told
+        assert argument.startswith("This is delegate-job")
+
+
+@given(st.binary(min_size=1).filter(lambda task: bool(task.strip()) and b"\0" not in task))
+def test_any_task_arrives(task: bytes) -> None:
+    """Any bytes but NUL and blanks alone come out as they went in."""
+    assert to_bytes(compose(SPEC, prompt=prompt_text(task), publish_argv=PUBLISH, log_dir="/l")).endswith(
+        task
+    )
+
+
+@pytest.mark.parametrize("task", [b"", b" ", b"\n\t\r\n"])
+def test_empty_task(task: bytes) -> None:
+    """A task of nothing is a usage error."""
+    with pytest.raises(UsageError, match="empty"):
+        prompt_text(task)
+
+
+def test_task_with_nul() -> None:
+    """A NUL is a usage error that says where it is."""
+    with pytest.raises(UsageError, match="offset 4"):
+        prompt_text(b"do i\0t")
+
+
+def test_limit_of_one_argument(tmp_path: Path) -> None:
+    """The limit is the kernel's: with one byte more execve refuses, and the text becomes a pointer."""
+    path = tmp_path / "a b" / "instructions.md"
+    longest = "ü" * (ARGUMENT_LIMIT // 2) + "x"
+    assert len(to_bytes(longest)) == ARGUMENT_LIMIT
+    assert as_argument(longest, path, job_id="4f3a9b2c") == longest
+    short = as_argument(longest + "x", path, job_id="4f3a9b2c")
+    assert len(short) < 1000
+    assert "job 4f3a9b2c" in short
+    assert shlex.quote(str(path)) in short
+    if sys.platform == "linux":
+        assert subprocess.run(["/bin/true", longest], check=False).returncode == 0
+        with pytest.raises(OSError, match="Argument list too long"):
+            subprocess.run(["/bin/true", longest + "x"], check=False)
+
+
+# -- the instructions
+
+
+def test_instructions_say_how_to_report() -> None:
+    """The job's id, the warning not to use another, and each event's exact command stand in them."""
+    text = context().instructions
+    first = text.splitlines()[0]
+    assert first == "This is delegate-job. You are given one job; its id is 4f3a9b2c."
+    assert "Use no other" in text
+    for kind in REPORTED_BY_HAND:
+        assert f"/opt/dj/delegate-job publish --job 4f3a9b2c --event {kind}" in text
+    assert "Only `completed` or `error` ends the job" in text
+    assert "check" not in text
+
+
+def test_report_commands_run_as_they_stand(tmp_path: Path) -> None:
+    """A shell that is given a line of the instructions runs our program with exactly these arguments."""
+    ours = tmp_path / "$(touch INJECTED) a'b" / "delegate-job"
+    ours.parent.mkdir()
+    ours.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    ours.chmod(0o755)
+    text = context(publish=(str(ours), "publish", "--registry-dir", "/r;x")).instructions
+    line = next(line for line in text.splitlines() if "--event completed" in line)
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "publish",
+        "--registry-dir",
+        "/r;x",
+        "--job",
+        "4f3a9b2c",
+        "--event",
+        "completed",
+        "--detail",
+        "what was done",
+    ]
+    assert not list(tmp_path.rglob("INJECTED"))
+
+
+def test_instructions_of_a_checked_job() -> None:
+    """A check is announced with how often it may be tried, and not where it is."""
+    spec = dataclasses.replace(SPEC, validate="/owner/check.sh", attempts=3)
+    text = context(spec).instructions
+    assert "Checks left: 3 of 3." in text
+    assert "/owner/check.sh" not in text
+
+
+def test_instructions_of_a_launch_after_a_rejection() -> None:
+    """A new launch is told that it goes on, what the check printed, and how many checks are left."""
+    spec = dataclasses.replace(SPEC, validate="/check", attempts=2)
+    text = compose(
+        spec, prompt="The task", publish_argv=PUBLISH, log_dir="/l", rejection="2 tests failed\n", attempt=1
+    )
+    assert "check 1 of 2 did not accept" in text
+    assert "  | 2 tests failed\n" in text
+    assert "Checks left: 1 of 2. It is the last one." in text
+    assert text.endswith("\nThe task")
+
+
+def rejection(output: str, *, verdict: Verdict = Verdict.FAILED, exit_code: int | None = 3) -> str:
+    """Return the message about a first of three checks."""
+    spec = dataclasses.replace(SPEC, validate="/check", attempts=3)
+    return instructions.rejection_message(
+        spec, attempt=1, verdict=verdict, exit_code=exit_code, output=output, publish_argv=PUBLISH
+    )
+
+
+def test_rejection_message() -> None:
+    """It names job, check, exit code, the output's end, and the commands that come next."""
+    text = rejection("assert 1 == 2\n")
+    assert text.startswith("This is delegate-job, job 4f3a9b2c.")
+    assert "check 1 of 3 failed with exit code 3." in text
+    assert "  | assert 1 == 2\n" in text
+    assert "/opt/dj/delegate-job publish --job 4f3a9b2c --event completed" in text
+    assert "--event error" in text
+    assert "Checks left: 2 of 3." in text
+
+
+def test_rejection_message_for_lack_of_time() -> None:
+    """A check that ran out of time says so."""
+    assert "check 1 of 3 ran out of time." in rejection("", verdict=Verdict.TIMED_OUT, exit_code=None)
+    assert "It printed nothing." in rejection("")
+
+
+@given(st.text() | st.binary().map(lambda raw: raw.decode(errors="surrogateescape")))
+def test_rejection_message_is_safe_to_paste(output: str) -> None:
+    """Whatever a check prints: bounded, no control character but line ends, no line that passes for ours."""
+    text = rejection(output)
+    assert text.startswith("This is delegate-job")
+    assert all(c == "\n" or c.isprintable() for c in text)
+    assert len(text) < 8000
+    to_bytes(text)
+    ours = set(rejection("").splitlines()) | {"The end of what it printed:"}
+    assert all(line.startswith("  | ") for line in text.split("\n") if line not in ours)
+
+
+def test_rejection_message_keeps_the_end() -> None:
+    """Of a long output the end is told, without the escape that would end a paste."""
+    text = rejection("x" * 100_000 + "\nthe end \x1b[201~!rm -rf\n")
+    assert "  | the end ?[201~!rm -rf\n" in text
+    assert len(text) < 8000
+
+
+# -- our own command
+
+
+def test_publish_argv_is_absolute_and_real(tmp_path: Path) -> None:
+    """The command is the installed one, with absolute paths."""
+    argv = instructions.publish_argv()
+    assert argv == (str(Path(sys.executable).with_name("delegate-job")), "publish")
+    assert os.access(argv[0], os.X_OK)
+    assert instructions.publish_argv(tmp_path)[1:] == ("publish", "--registry-dir", str(tmp_path))
+
+
+def test_publish_argv_without_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the script it is the module, and a module of that name in the work dir is not run."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    real = sys.executable
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python3"))
+    argv = instructions.publish_argv()
+    assert argv == (str(tmp_path / "bin" / "python3"), "-P", "-m", "delegate_job", "publish")
+    (tmp_path / "delegate_job.py").write_text("print('HIJACKED')")
+    done = subprocess.run(
+        [real, *argv[1:], "--help"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert "HIJACKED" not in done.stdout
