@@ -146,7 +146,7 @@ def read_new(fd: int, position: Position) -> Batch:
 
     A file with another inode, a smaller one, or one in which no line ended there, is read from its start:
     repeats are known by their ids. A last line without its newline is left for the next call, unless it is
-    already longer than a line may be: then what is there of it is skipped. OSError when the file cannot be read.
+    already longer than a line may be: then what is there of it is skipped. OSError when it cannot be read.
     """
     status = os.fstat(fd)
     offset = position.offset if _is_same(fd, status, position) else 0
