@@ -4,6 +4,7 @@ What a command does is not here, and no command exits by itself.
 """
 
 import contextlib
+import io
 import os
 import sys
 
@@ -14,15 +15,46 @@ SIGPIPE_CODE = 141
 def main() -> int:
     """Run the command that `sys.argv` names and return the process's exit code."""
     argv = sys.argv[1:]
+    _prepare_streams()
     try:
-        return _run(argv)
+        code = _run(argv)
+        sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
         return SIGPIPE_CODE
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - the one place that may: no traceback reaches the user
-        return _explain(error, argv)
+        return _explain(_unwritten_stdout() or error, argv)
+    return code
+
+
+def _prepare_streams() -> None:
+    """Make the three standard streams what all commands rely on: there, and able to carry any text.
+
+    A stream that was closed is /dev/null: else the first file or socket that is opened would take its number.
+    Text is UTF-8 whatever the locale, and the bytes of file names that are not go out as they came in.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)  # The lowest free number: that of the stream.
+            os.set_inheritable(fd, True)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - a descriptor, for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def _unwritten_stdout() -> Exception | None:
+    """Return the error to tell when it is our own output that can't be written, on a full disk say."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        from delegate_job.errors import DelegateJobError
+
+        _forget_stdout()
+        return DelegateJobError(f"standard output cannot be written: {error.strerror}")
+    return None
 
 
 def _run(argv: list[str]) -> int:
@@ -54,9 +86,8 @@ def _explain(error: Exception, argv: list[str]) -> int:
 
 def _say(label: str, text: str) -> None:
     line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(f"{label}: {line}", file=sys.stderr, flush=True)  # noqa: T201 - the one place for errors
+    with contextlib.suppress(OSError):
+        print(f"{label}: {line}", file=sys.stderr, flush=True)  # noqa: T201 - the one place for errors
 
 
 def _write_crash(error: Exception, argv: list[str]) -> str | None:
@@ -87,9 +118,8 @@ def _registry(argv: list[str]) -> str:
 
 def _forget_stdout() -> None:
     # Else the interpreter tries to write again when it ends, complains, and exits with 120.
-    if sys.stdout is not None:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

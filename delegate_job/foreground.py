@@ -156,7 +156,7 @@ def dry_run(request: Request, *, as_json: bool) -> int:
     sys.stdout.flush()
     sys.stdout.buffer.write(brief.instructions.encode(errors="surrogateescape").rstrip(b"\n") + b"\n")
     sys.stdout.flush()
-    print(spec.log_dir.encode(errors="replace").decode())
+    print(spec.log_dir)
     return ExitCode.ACCEPTED
 
 

@@ -3,6 +3,7 @@
 Not what happened: that comes as jobs and events. Text of an agent's never reaches a terminal unfiltered.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -127,12 +128,18 @@ class SubmitOutput:
     def warn(self, text: str) -> None:
         """Show that something is amiss."""
         self._clear()
-        print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
     def line(self, text: str) -> None:
-        """Print one line; the live line makes way for it."""
+        """Print one line; the live line makes way for it. That nobody can read it never ends a job."""
         self._clear()
-        print(text.encode(errors="replace").decode(), file=self._stream, flush=True)
+        try:
+            print(text, file=self._stream, flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._stream.flush()
+            self.warn(f"the output cannot be written any more: {error.strerror}; the job goes on")
 
     def tick(self) -> None:
         """Draw the live line anew."""
@@ -143,13 +150,16 @@ class SubmitOutput:
         shown = text[: columns - 1]
         if self._colours:
             shown = f"\x1b[{_ANSI[colour_of(self._job.state, self._job.outcome)]}m{shown}\x1b[0m"
-        self._live.write(f"\r\x1b[K{shown}")
-        self._live.flush()
+        self._draw(shown)
 
     def _clear(self) -> None:
+        self._draw("")
+
+    def _draw(self, text: str) -> None:
         if self._live is not None:
-            self._live.write("\r\x1b[K")
-            self._live.flush()
+            # A terminal that was closed is nobody's to write to; the signal that says so comes by itself.
+            with contextlib.suppress(OSError):
+                print(f"\r\x1b[K{text}", end="", file=self._live, flush=True)
 
     def finished(self, job: Job) -> None:
         """Show how the job ended; the last line is the audit directory."""
