@@ -220,10 +220,13 @@ class Registry:
         with _told(self.paths):
             if beginning == "@last":
                 found = self._db.execute("SELECT * FROM jobs ORDER BY number DESC LIMIT 1").fetchall()
+            elif not beginning:
+                # A script's unset variable must not mean the only job there is.
+                found = []
             else:
                 found = self._db.execute(
                     "SELECT * FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 2",
-                    (beginning, beginning + chr(0x10FFFF)),
+                    (storable(beginning), storable(beginning) + chr(0x10FFFF)),
                 ).fetchall()
         if len(found) == 1 or (found and found[0]["id"] == beginning):
             return row_of(found[0])
@@ -242,7 +245,8 @@ class Registry:
     def find_operation(self, operation_id: str) -> Row | None:
         """Return the job that was submitted with this operation id."""
         with _told(self.paths):
-            found = self._db.execute("SELECT * FROM jobs WHERE operation_id = ?", (operation_id,)).fetchone()
+            query = "SELECT * FROM jobs WHERE operation_id = ?"
+            found = self._db.execute(query, (storable(operation_id),)).fetchone()
         return None if found is None else row_of(found)
 
     def rows(
