@@ -193,8 +193,9 @@ def list_jobs(
     Example: delegate-job list --state waiting
     """
     from delegate_job import commands
+    from delegate_job.paths import absolute
 
-    workdir = os.getcwd() if here else None  # noqa: PTH109 - the very text that submit keeps
+    workdir = absolute(os.curdir) if here else None
     return commands.list_jobs(
         registry_dir, state=state, agent=agent, workdir=workdir, limit=limit, as_json=as_json
     )

@@ -14,9 +14,9 @@ from delegate_job.events import Event, Kind, Source
 from delegate_job.exit_codes import ExitCode
 from delegate_job.job import JobState
 from delegate_job.output import local_time, print_job, print_jobs, print_json, print_json_array, printable
-from delegate_job.paths import RegistryPaths
+from delegate_job.paths import RegistryPaths, absolute
 from delegate_job.registry import Registry
-from delegate_job.rows import Row
+from delegate_job.rows import Row, storable
 from delegate_job.settings import registry_dir as settled_registry_dir
 
 CANCEL_TIMEOUT = 20.0
@@ -122,7 +122,7 @@ def verify(job: str, script: str, registry_dir: str | None, *, as_json: bool) ->
         result = validation.verify(
             registry.paths.job(row.job.id),
             row.job.spec,
-            script,
+            absolute(script),
             attempt=max(row.job.attempt, 1),
             environ=os.environ,
             registry_dir=registry.paths.root,
@@ -153,11 +153,9 @@ def _to_stderr(chunk: bytes) -> None:
 def list_logs(registry_dir: str | None, *, as_json: bool) -> int:
     """Show the audit directories, newest job first."""
     with open_registry(registry_dir) as registry:
-        found = (
-            (row.job.id, row.job.spec.log_dir.encode(errors="replace").decode()) for row in registry.rows()
-        )
+        found = ((row.job.id, row.job.spec.log_dir) for row in registry.rows())
         if as_json:
-            print_json_array({"id": job_id, "log_dir": log_dir} for job_id, log_dir in found)
+            print_json_array({"id": job_id, "log_dir": storable(log_dir)} for job_id, log_dir in found)
         else:
             for job_id, log_dir in found:
                 print(job_id, log_dir)

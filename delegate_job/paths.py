@@ -7,6 +7,21 @@ from typing import NamedTuple
 APP = "delegate-job"
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return the path from the root on, as it was named: no link resolved, no byte changed.
+
+    UsageError for a relative one when the current directory was removed.
+    """
+    try:
+        return os.path.abspath(path)  # noqa: PTH100 - pathlib drops a leading "./"
+    except FileNotFoundError:
+        from delegate_job.errors import UsageError
+
+        raise UsageError(
+            "the current directory does not exist any more", hint="change to another, or give whole paths"
+        ) from None
+
+
 def default_registry() -> Path:
     """Return the user's registry: platformdirs' state directory for `delegate-job`."""
     import platformdirs

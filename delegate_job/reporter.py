@@ -186,10 +186,10 @@ def _registered(name: str, registry_dir: str | None, environ: Mapping[str, str])
     from pathlib import Path
 
     from delegate_job.errors import UnknownJobError
-    from delegate_job.paths import RegistryPaths, default_registry
+    from delegate_job.paths import RegistryPaths, absolute, default_registry
 
     chosen = registry_dir or environ.get("DELEGATE_JOB_REGISTRY_DIR")
-    paths = RegistryPaths(Path(chosen).absolute() if chosen else default_registry())
+    paths = RegistryPaths(Path(absolute(chosen)) if chosen else default_registry())
     job_id = _newest(os.fspath(paths.jobs)) if name == "@last" else _matching(os.fspath(paths.jobs), name)
     connection, problem = _connection(os.fspath(paths.job(job_id).connection), job_id)
     if connection is None:

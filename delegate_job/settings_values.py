@@ -4,13 +4,13 @@ Not where a value stands; a reader raises ValueError with what it must be, and w
 """
 
 import math
-import os
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 from delegate_job.agents.base import PERMISSION_MODES
+from delegate_job.paths import absolute
 
 MOST_SECONDS = 1e9
 """A limit of 31 years: above 9.2e9 the waits of Python's threads overflow (threading.TIMEOUT_MAX)."""
@@ -100,7 +100,7 @@ def session_label(raw: Any) -> str:
 
 def absolute_path(raw: Any) -> str:
     """Return the path, absolute from the current directory, no link resolved."""
-    return os.path.abspath(text(raw))  # noqa: PTH100 - as it was named: no link resolved, no byte changed
+    return absolute(text(raw))
 
 
 def directory(raw: Any) -> Path:

@@ -20,7 +20,7 @@ from delegate_job.errors import NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobSpec
 from delegate_job.mqtt import Connection, write_connection
-from delegate_job.paths import JobPaths, RegistryPaths
+from delegate_job.paths import JobPaths, RegistryPaths, absolute
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.settings import Settings
@@ -107,14 +107,17 @@ def _fingerprint(check: str | None) -> str | None:
 
 def checked_workdir(path: str) -> str:
     """Return the absolute work dir; NotStartedError when nobody can work in it."""
-    absolute = os.path.abspath(path)  # noqa: PTH100 - as it was named: no link resolved, no byte changed
-    if not os.path.isdir(absolute):  # noqa: PTH112 - as above
+    try:
+        workdir = absolute(path)
+    except UsageError as error:
+        raise NotStartedError(error.message, hint=error.hint) from error
+    if not os.path.isdir(workdir):  # noqa: PTH112 - a text of any bytes, as it was named
         raise NotStartedError(
-            f"no such work dir: {absolute}", hint="name an existing directory with --workdir"
+            f"no such work dir: {workdir}", hint="name an existing directory with --workdir"
         )
-    if not os.access(absolute, os.R_OK | os.X_OK):
-        raise NotStartedError(f"the work dir {absolute} cannot be entered")
-    return absolute
+    if not os.access(workdir, os.R_OK | os.X_OK):
+        raise NotStartedError(f"the work dir {workdir} cannot be entered")
+    return workdir
 
 
 def _check_agent(agent: Agent, request: Request, workdir: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from delegate_job.errors import NotStartedError, UsageError
 from delegate_job.job import JobSpec
+from delegate_job.paths import absolute
 
 if TYPE_CHECKING:
     from delegate_job.agents.base import Agent
@@ -86,7 +87,7 @@ def _program(name: str, environ: Mapping[str, str], configured: Mapping[str, tup
     from delegate_job.agents.base import find_program
     from delegate_job.agents.program import ProgramAgent
 
-    path = os.path.abspath(name) if os.sep in name else name  # noqa: PTH100 - pathlib drops a leading "./"
+    path = absolute(name) if os.sep in name else name
     if not name or find_program(path, environ, os.curdir) is None:
         raise NotStartedError(f"no such agent: {name}", hint=_hint(name, configured))
     return ProgramAgent(path)
