@@ -81,7 +81,7 @@ class Duties:
 
     def next_step_in(self) -> float:
         """Return the seconds until the job wants a step even if nothing is heard."""
-        if self._enter_at is not None:
+        if self._enter_at is not None and self._job.state is not JobState.WAITING:
             return max(self._enter_at - time.monotonic(), 0.0)
         return START_TICK if self._job.owed in {Action.LAUNCH, Action.TELL} else TICK
 
@@ -104,6 +104,9 @@ class Duties:
         owed = self._job.owed
         if self._busy is Action.CHECK and owed is not Action.CHECK:
             self._stop_check.set()
+        if owed is not Action.TELL:
+            # It answered before its Enter, which must not end up in the next message or in a dialog.
+            self._enter_at = None
         if self._busy is not None:
             return
         if owed is Action.LAUNCH and not self._watching:
