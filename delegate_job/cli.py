@@ -311,16 +311,22 @@ def broker(
     return commands.broker(port, observer=observer)
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."""
-    if version:
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
+    if wanted:
         from delegate_job import __version__
 
         print(f"delegate-job {__version__}")  # noqa: T201 - data on stdout
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[  # noqa: ARG001 - its callback has done it before a command is missed
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."""
 
 
 def _one(job_id: str | None, job: str | None) -> str:
