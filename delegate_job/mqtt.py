@@ -17,23 +17,12 @@ if TYPE_CHECKING:
     from paho.mqtt.client import Client
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from delegate_job.owner_link import OwnerLink as OwnerLink  # noqa: PLC0414 - said again for mypy: exported
-
 PREFIX = "delegate-job/v1"
 """The beginning of all topics of this protocol."""
 KEEPALIVE = 15
 """Seconds after which a silent connection is probed."""
 _PORT, _TLS_PORT = 1883, 8883
 _URL_HINT = "mqtt[s]://user:password@host:port, with special characters in user and password as %XX"
-
-
-def __getattr__(name: str) -> Any:
-    # `publish` needs no lasting connection and should not pay for its import.
-    if name == "OwnerLink":
-        from delegate_job.owner_link import OwnerLink
-
-        return OwnerLink
-    raise AttributeError(name)
 
 
 def report_topic(job_id: str, kind: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from delegate_job import mqtt
 from delegate_job.errors import NotStartedError
-from delegate_job.mqtt import Address, OwnerLink
+from delegate_job.mqtt import Address
+from delegate_job.owner_link import OwnerLink
 
 OWNER_USER = "owner"
 START_TIMEOUT = 10.0
