@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class MendedBroker(Broker):
         self.faults: list[BaseException] = []
         self._sockets = sockets
         self._open: dict[asyncio.Task[Any], ClosingWriter] = {}
+        self._transports: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
         self._pending: dict[ClosingWriter, None] = {}
         self._closing = False
 
@@ -85,6 +87,7 @@ class MendedBroker(Broker):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
     ) -> None:
         """Serve one accepted connection to its end."""
+        self._transports.add(writer.transport)
         packet_buffer = PacketBuffer(self.router.limits.connect_bytes)
         await self._client_connected(listener_name, ChunkReader(reader, packet_buffer), ClosingWriter(writer))
 
@@ -209,21 +212,30 @@ class MendedBroker(Broker):
     async def shutdown(self) -> None:
         """Stop within a bound, whatever the clients do (B8). No wills: no client has vanished."""
         self._closing = True
-        for server in self._servers.values():
-            server.instance.close()
+        # Not by closing them: a connection that was accepted a moment ago would stay open for ever, because
+        # asyncio (3.11-3.13) attaches it to its server in a later step, and asserts that the server is open.
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+        await _turns()
         for _, handler in self._sessions.values():
             _connection(handler).outbox.flush()
         for task, writer in self._open.items():
             writer.close_soon()
             task.cancel()
-        await self._wait_for_connections()
-        for writer in self._open.values():
-            writer.abort()
-        await super().shutdown()
-
-    async def _wait_for_connections(self) -> None:
         if self._open:
             await asyncio.wait(list(self._open), timeout=_CLOSE_SECONDS)
+        await self._let_out()
+        await super().shutdown()
+        await _turns()
+
+    async def _let_out(self) -> None:
+        """Give the last packets a moment to leave, then drop what a client does not read."""
+        until = self._loop.time() + _CLOSE_SECONDS
+        for transport in list(self._transports):
+            # ASYNC110: a transport that is closing tells nobody when it is done
+            while transport.get_write_buffer_size() and self._loop.time() < until:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            transport.abort()
 
     # -------------------------------------------------------------- messages
     @override
@@ -238,6 +250,12 @@ class MendedBroker(Broker):
         if topic:
             message = Message(topic, bytes(data or b""), min(force_qos or 0, 1))
             self.router.publish(message, retain=False, unlimited=True)
+
+
+async def _turns() -> None:
+    """Let the loop finish what it has begun: asyncio accepts in three steps and closes in two."""
+    for _ in range(4):
+        await asyncio.sleep(0)
 
 
 def _ours(writer: WriterAdapter) -> ClosingWriter:

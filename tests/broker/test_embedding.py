@@ -365,3 +365,34 @@ def test_a_busy_main_thread_slows_the_broker_and_does_not_stop_it() -> None:
         while not answered.is_set() and time.monotonic() < end:
             sum(range(1000))
         assert answered.is_set()
+
+
+def test_what_was_published_just_before_stop_still_reaches_a_subscriber() -> None:
+    """A host may publish its last word and stop: subscribers that read are sent it first."""
+    for _ in range(10):
+        broker = BrokerThread([listen_on_loopback()], owner())
+        broker.start()
+        assert broker.port
+        with Client((LOOPBACK, broker.port)) as subscriber, Client((LOOPBACK, broker.port)) as publisher:
+            subscriber.connect()
+            publisher.connect()
+            subscriber.subscribe(("t", 1))
+            for number in range(100):
+                publisher.publish("t", b"%d" % number + b"x" * 10_000, qos=0)
+            assert publisher.publish("t", b"last")
+            stopping = threading.Thread(target=broker.stop)
+            stopping.start()
+            assert subscriber.wait_for(101)[-1].payload == b"last"
+            stopping.join(timeout=5)
+
+
+def test_connections_accepted_at_the_last_moment_are_closed_too() -> None:
+    """A burst that arrives with `stop` leaves no descriptor open in the host."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(10):
+        broker = BrokerThread([listen_on_loopback()], owner())
+        broker.start()
+        for _ in range(100):
+            socket.create_connection((LOOPBACK, broker.port or 0), 5).close()
+        assert broker.stop()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
