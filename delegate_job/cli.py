@@ -321,7 +321,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a ca
 
 @app.callback()
 def options(
-    version: Annotated[  # noqa: ARG001 - its callback has done it before a command is missed
+    version: Annotated[  # Its callback has acted before a command is missed.
         bool,
         typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
     ] = False,
