@@ -21,7 +21,7 @@ from delegate_job.check_output import Output
 from delegate_job.check_process import CannotStartError, CheckStopped, Command, Ended, argv_for
 from delegate_job.errors import UsageError
 from delegate_job.job import JobSpec, Verdict
-from delegate_job.paths import JobPaths
+from delegate_job.paths import JobPaths, absolute
 from delegate_job.processes import Process
 
 __all__ = [
@@ -76,14 +76,22 @@ class CheckResult:
 def fingerprint(script: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a script. Raises UsageError when it is missing, unreadable or no regular file."""
     try:
+        # Without O_NONBLOCK a FIFO would wait for a writer.
         fd = os.open(script, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise UsageError(f"the check is not a regular file: {os.fspath(script)}")
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            return _sha256(fd, script)
+        finally:
+            os.close(fd)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UsageError(f"the check cannot be read: {os.fspath(script)}: {why}") from None
+
+
+def _sha256(fd: int, script: str | os.PathLike[str]) -> str:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise UsageError(f"the check is not a regular file: {os.fspath(script)}")
+    with open(fd, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_of(
@@ -104,7 +112,7 @@ def check_of(
     }
     others = {name: value for name, value in environ.items() if not name.startswith(_OWN)}
     return Check(
-        script=os.path.abspath(spec.validate or ""),  # noqa: PTH100 - no link is to be resolved
+        script=absolute(spec.validate or ""),
         sha256=spec.validate_sha256,
         workdir=spec.workdir,
         environ={**others, **own},
@@ -157,7 +165,7 @@ def verify(
     fingerprint(script)
     base = check_of(spec, attempt=attempt, environ=environ, registry_dir=registry_dir)
     seconds = base.timeout if timeout is None else timeout
-    check = Check(os.path.abspath(script), None, base.workdir, base.environ, seconds)  # noqa: PTH100 - as above
+    check = Check(absolute(script), None, base.workdir, base.environ, seconds)
     with _verify_log(paths) as (log, log_fd):
         return _execute(check, Output(log_fd, echo), log)
 

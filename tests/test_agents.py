@@ -177,14 +177,12 @@ def test_human_starts_nothing() -> None:
 
 
 def test_codex_argv() -> None:
-    """Codex runs without its shared daemon, may write the log dir, and gets the prompt after `--`."""
+    """Codex runs without its shared daemon, and gets the prompt after `--`."""
     spec = dataclasses.replace(SPEC, model="m-1", permission_mode="auto", agent_args=("-c", "a=1"))
     given = context(spec)
     assert agent_named("codex").launch(given).argv == (
         "codex",
         "--no-daemon",
-        "--add-dir",
-        spec.log_dir,
         "--sandbox",
         "workspace-write",
         "--ask-for-approval",
@@ -196,6 +194,23 @@ def test_codex_argv() -> None:
         "--",
         given.instructions,
     )
+
+
+@pytest.mark.parametrize(
+    ("log_dir", "mode", "added"),
+    [
+        ("/work dir/logs/x", None, False),
+        ("/elsewhere/x", None, True),
+        ("/work dirs/x", "auto", True),
+        ("/elsewhere/x", "ask", False),
+    ],
+)
+def test_codex_may_write_the_log_dir(log_dir: str, mode: str | None, *, added: bool) -> None:
+    """A log dir outside the work dir is made writable, but not in the sandbox that refuses it and ends."""
+    spec = dataclasses.replace(SPEC, log_dir=log_dir, permission_mode=mode)
+    argv = agent_named("codex").launch(context(spec)).argv
+    assert (argv[2:4] == ("--add-dir", log_dir)) is added
+    assert ("--add-dir" in argv) is added
 
 
 def test_claude_argv() -> None:

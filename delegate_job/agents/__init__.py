@@ -89,7 +89,8 @@ def _program(name: str, environ: Mapping[str, str], configured: Mapping[str, tup
 
     path = absolute(name) if os.sep in name else name
     if not name or find_program(path, environ, os.curdir) is None:
-        raise NotStartedError(f"no such agent: {name}", hint=_hint(name, configured))
+        shown = name if name.isprintable() else repr(name)
+        raise NotStartedError(f"no such agent: {shown}", hint=_hint(name, configured))
     return ProgramAgent(path)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from delegate_job.errors import UsageError
 from delegate_job.events import Kind
 from delegate_job.job import JobSpec, Verdict
+from delegate_job.paths import absolute
 
 ARGUMENT_LIMIT = 128 * 1024 - 1
 """The most bytes of one argument: Linux's MAX_ARG_STRLEN (execve(2): 32 pages of 4 KiB) less the NUL."""
@@ -61,7 +62,7 @@ def publish_argv(registry_dir: str | os.PathLike[str] | None = None) -> tuple[st
     """
     script = Path(sys.executable).with_name("delegate-job")
     program = (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-P", "-m", "delegate_job")
-    registry = () if registry_dir is None else ("--registry-dir", os.path.abspath(registry_dir))  # noqa: PTH100 - no symlink is to be resolved, no byte changed
+    registry = () if registry_dir is None else ("--registry-dir", absolute(registry_dir))
     return (*program, "publish", *registry)
 
 
@@ -144,7 +145,8 @@ def _reports(publish: tuple[str, ...], job_id: str) -> str:
         "Report by running these commands; put your own words between the quotes after --detail.\n"
         f"{commands}\n"
         "Only `completed` or `error` ends the job; without one of them it stays open, good work or not.\n"
-        'A command that prints "recorded" was heard; do not repeat it.\n'
+        'A command that prints "recorded" was heard; do not repeat it. '
+        "If a sandbox keeps it from writing, ask for permission to run it outside.\n"
     )
 
 
