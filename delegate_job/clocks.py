@@ -4,6 +4,7 @@ They count only while an owner runs them, on the monotonic clock: time without a
 or a changed wall clock does not count.
 """
 
+import math
 import time
 from collections.abc import Callable
 
@@ -75,6 +76,13 @@ class Clocks:
     def timed_out(self) -> bool:
         """Whether `--timeout` is used up, in a state in which it counts."""
         return self._used.running and self.timeout_left <= 0
+
+    def due_in(self, quiet_limit: float) -> float:
+        """Return the seconds until the next limit is reached if nothing happens; infinite when none is to come."""
+        ahead = [self.timeout_left] if self._used.running else []
+        if self._quiet.running and self.quiet_for < quiet_limit:
+            ahead.append(quiet_limit - self.quiet_for)
+        return max(min(ahead, default=math.inf), 0.0)
 
     @property
     def timeout_left(self) -> float:

@@ -5,6 +5,7 @@ Each is safe to do again by a new owner. Not when a thing is owed: that is `life
 
 import contextlib
 import json
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from delegate_job import briefing, launcher
 from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.audit import AuditDir
+from delegate_job.clocks import STALLED_AFTER
 from delegate_job.errors import DelegateJobError
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import Finished
@@ -26,10 +28,8 @@ if TYPE_CHECKING:
     from delegate_job.registry import Registry
     from delegate_job.validation import CheckResult
 
-TICK = 0.5
-"""Seconds between two looks at a job of which nothing is heard."""
 START_TICK = 0.05
-"""The same while the agent is being started or told, when something is sure to come."""
+"""Seconds between two steps while the agent is being started or told, when something is sure to come."""
 RUNNER_START_TIMEOUT = 20.0
 """Seconds in which a started runner must have taken its lock."""
 PASTE_PAUSE = 0.4
@@ -61,7 +61,7 @@ class Duties:
         self._prompt = self._paths.prompt.read_bytes()
         self._environ = briefing.read_environ(self._paths.environ)
         self._tmux = Tmux(socket=tmux_socket) if tmux_socket else Tmux(label=registry.paths.tmux_label)
-        self._screen = Screen(self._tmux, owned.job.spec.session, self._paths.pane_log)
+        self._screen = self._new_screen()
         self._busy: Action | None = None
         self._stop_check = threading.Event()
         self._enter_at: float | None = None
@@ -69,6 +69,7 @@ class Duties:
         self._rejection_code: int | None = None
         self._runner_due: float | None = None
         self._watching = bool(tmux_socket)
+        self._inherited = owned.job.owed is Action.LAUNCH
         self._exited = False
 
     @property
@@ -83,7 +84,7 @@ class Duties:
         """Return the seconds until the job wants a step even if nothing is heard."""
         if self._enter_at is not None and self._job.state is not JobState.WAITING:
             return max(self._enter_at - time.monotonic(), 0.0)
-        return START_TICK if self._job.owed in {Action.LAUNCH, Action.TELL} else TICK
+        return START_TICK if self._job.owed in {Action.LAUNCH, Action.TELL} else math.inf
 
     def note(self, event: Event, *, applied: bool) -> None:
         """Take notice of a recorded event."""
@@ -98,6 +99,12 @@ class Duties:
     def screen_changed(self, *, now: bool = False) -> bool:
         """Return whether the agent's screen shows new words; looks seldom unless `now`."""
         return self._in_tmux and self._screen.changed(now=now)
+
+    def _new_screen(self) -> Screen:
+        spec = self._job.spec
+        return Screen(
+            self._tmux, spec.session, self._paths.pane_log, limit=spec.idle_timeout or STALLED_AFTER
+        )
 
     def act(self) -> None:
         """Do or go on with what is owed."""
@@ -118,6 +125,10 @@ class Duties:
         elif owed is Action.CLOSE:
             self._close()
 
+    def stop_check(self) -> None:
+        """End a check that runs, without waiting for it."""
+        self._stop_check.set()
+
     def finish(self, message: Finished) -> None:
         """Take the result of a background action."""
         self._busy = None
@@ -129,10 +140,9 @@ class Duties:
     # -- launch
 
     def _launch(self) -> None:
-        if launcher.runner_state(self._paths) is RunnerState.RUNNING:
-            self._watching = True
-            return
         try:
+            if self._in_tmux and self._inherited and not self._is_free_to_launch():
+                return
             self._brief()
             if self._in_tmux:
                 self._start()
@@ -140,6 +150,21 @@ class Duties:
             self._owned.say(Kind.NOT_LAUNCHED, _one_line(error))
             return
         self._watching = True
+
+    def _is_free_to_launch(self) -> bool:
+        """Look for what an earlier owner may have started before it ended; its launch is the job's launch."""
+        if launcher.runner_state(self._paths) is RunnerState.RUNNING:
+            self._use(self._tmux.socket_path() or "")
+            self._watching = True
+            return False
+        if self._tmux.has_session(self._job.spec.session) is not True:
+            return True
+        if self._runner_due is None:
+            self._runner_due = time.monotonic() + RUNNER_START_TIMEOUT
+        if time.monotonic() < self._runner_due:
+            return False
+        self._tmux.kill_session(self._job.spec.session)
+        return True
 
     def _brief(self, *, rejection: str | None = None) -> None:
         spec = self._job.spec
@@ -161,8 +186,9 @@ class Duties:
         self._use(socket)
 
     def _use(self, socket: str) -> None:
-        self._tmux = Tmux(socket=socket)
-        self._screen = Screen(self._tmux, self._job.spec.session, self._paths.pane_log)
+        if socket:
+            self._tmux = Tmux(socket=socket)
+        self._screen = self._new_screen()
         self._runner_due = time.monotonic() + RUNNER_START_TIMEOUT
         self._registry.set_tmux_socket(self._job.id, socket, epoch=self._owned.epoch)
 
@@ -194,6 +220,8 @@ class Duties:
     def _check(self) -> None:
         from delegate_job import validation
 
+        if not self._owned.checks.take(self._job.id):
+            return
         self._busy = Action.CHECK
         self._stop_check.clear()
         spec, attempt, registry_dir = self._job.spec, self._job.attempt, self._registry.paths.root

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     # From a user's command.
     CANCEL_REQUESTED = "cancel_requested"
     VERIFIED = "verified"
+    SENT = "sent"
     # From the job's owner.
     REGISTERED = "registered"
     LAUNCHING = "launching"
@@ -82,6 +83,7 @@ _SOURCES: Mapping[Kind, frozenset[Source]] = MappingProxyType(
     | {
         Kind.CANCEL_REQUESTED: frozenset({Source.USER}),
         Kind.VERIFIED: frozenset({Source.USER}),
+        Kind.SENT: frozenset({Source.USER}),
     }
 )
 

@@ -71,6 +71,14 @@ class Inbox:
         self._control = control
         self.reports_at = reports_at
         self.control_at = control_at
+        self._reports = f"{log_dir.path}/{REPORTS}"
+        self._seen: tuple[object, object] | None = None
+
+    def stirs(self) -> bool:
+        """Return whether either file looks different from the last time this was asked; nothing is opened."""
+        seen = _look(self._reports), _look(self._control)
+        stirs, self._seen = seen != self._seen, seen
+        return stirs
 
     def read(self) -> Reading:
         """Return what is new.
@@ -121,6 +129,14 @@ class Inbox:
         return _read_and_close(fd, self.reports_at)
 
 
+def _look(path: str | Path) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size
+
+
 def _read_and_close(fd: int, position: Position) -> journal.Batch:
     try:
         return journal.read_new(fd, position)
@@ -132,7 +148,7 @@ def _read_and_close(fd: int, position: Position) -> journal.Batch:
 
 def _from_control(event: Event) -> Event:
     """A user's command writes into the same file as the runner; the kind tells them apart."""
-    if event.kind in {Kind.CANCEL_REQUESTED, Kind.VERIFIED}:
+    if event.kind in {Kind.CANCEL_REQUESTED, Kind.VERIFIED, Kind.SENT}:
         from dataclasses import replace
 
         return replace(event, source=Source.USER)

@@ -99,6 +99,8 @@ _NEEDS_A_PERSON: dict[Kind, tuple[Step, ...]] = {
 _AT_WORK: dict[Kind, tuple[Step, ...]] = dict.fromkeys(
     (Kind.STARTED, Kind.PROGRESS, Kind.RESUMED), (Step(JobState.RUNNING, unheard=False),)
 )
+# What a person has typed for the agent: it works again, and has not been heard of yet.
+_SENT: dict[Kind, tuple[Step, ...]] = {Kind.SENT: (Step(JobState.RUNNING),)}
 _ENDED: dict[Kind, tuple[Step, ...]] = dict.fromkeys(
     (Kind.EXITED, Kind.VANISHED),
     (Step(JobState.RUNNING, guard=MUST_HEAR, owes=Action.TELL, untold=True, unheard=False), _LOST),
@@ -145,6 +147,7 @@ TABLE: Mapping[JobState, Mapping[Kind, tuple[Step, ...]]] = MappingProxyType(
             **_CLAIMED,
             **_ENDED,
             **_TELLING,
+            **_SENT,
             **_INTERRUPTIONS,
         },
         JobState.WAITING: {
@@ -155,6 +158,7 @@ TABLE: Mapping[JobState, Mapping[Kind, tuple[Step, ...]]] = MappingProxyType(
             **_CLAIMED,
             **_ENDED,
             **_TELLING,
+            **_SENT,
             **_INTERRUPTIONS,
         },
         JobState.CHECKING: {

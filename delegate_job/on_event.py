@@ -28,6 +28,10 @@ class OnEvent:
         """Run the command for this event, later."""
         self._events.put(document)
 
+    def finish(self) -> None:
+        """Nothing more is to come; its thread ends by itself."""
+        self._events.put(None)
+
     def stop(self) -> None:
         """Wait until the command ran for what was put so far, at most as long as one run may take."""
         self._events.put(None)

@@ -3,9 +3,12 @@
 Not the loop that feeds it (`supervisor`), and not how a thing is done (`duties`).
 """
 
+import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from delegate_job import journal
@@ -21,8 +24,12 @@ from delegate_job.registry import Registry
 from delegate_job.rows import Progress, Row
 from delegate_job.wire import Wire
 
+LOOK_EVERY = 1.0
+"""Seconds after which a job's runner and clocks are looked at when nothing is heard of it."""
 SAVE_EVERY = 30.0
 """Seconds after which the clocks are written down when no event did it."""
+_LATER = 0.01
+"""Seconds after a limit at which it is looked at: never a moment too early."""
 _READS_A_STEP = 8
 """Chunks of a flooded inbox that are taken in before other jobs have their turn."""
 
@@ -43,6 +50,33 @@ class Listener(Protocol):
         """Time has passed."""
 
 
+class CheckSlots:
+    """How many checks of one owner may run side by side; who finds no slot is remembered."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._queue: dict[str, None] = {}
+
+    def take(self, job_id: str) -> bool:
+        """Take a slot; False when there is none now."""
+        if self._free == 0:
+            self._queue[job_id] = None
+            return False
+        self._queue.pop(job_id, None)
+        self._free -= 1
+        return True
+
+    def give(self) -> None:
+        """Give a slot back."""
+        self._free += 1
+
+    def take_queue(self) -> list[str]:
+        """Return the jobs that found no slot, and forget them."""
+        waiting = list(self._queue)
+        self._queue.clear()
+        return waiting
+
+
 class OwnedJob:
     """A job whose lock this process holds."""
 
@@ -56,6 +90,7 @@ class OwnedJob:
         wire: Wire,
         listener: Listener,
         post: Callable[[Finished], None],
+        checks: CheckSlots,
     ) -> None:
         self.job = row.job
         self.sequence = row.sequence
@@ -63,8 +98,9 @@ class OwnedJob:
         self.lock = lock
         self.host = row.host
         self.pid = row.owner_pid
+        self.wire = wire
+        self.checks = checks
         self._registry = registry
-        self._wire = wire
         self._listener = listener
         self._post = post
         self.paths = registry.paths.job(row.job.id)
@@ -84,8 +120,10 @@ class OwnedJob:
         self._clocks.follow(self.job.state)
         self._stalled = False
         self._own: deque[Event] = deque()
+        self._heard: deque[bytes] = deque()
         self._results: deque[Finished] = deque()
         self._saved_left = self._clocks.timeout_left
+        self._next_look = 0.0
         self.duties = Duties(self, registry=registry, tmux_socket=row.tmux_socket or "", listener=listener)
 
     # -- what the supervisor calls
@@ -101,12 +139,28 @@ class OwnedJob:
         at = said["at"]
         self._own.append(Event(said["id"], self.job.id, kind, Source.OWNER, at, detail, data or {}, at))
 
+    @property
+    def waits_for_launch(self) -> bool:
+        """Whether it is registered and nobody has said yet that it may start."""
+        return self.job.state is JobState.REGISTERED and not self._own
+
+    def take_over(self) -> None:
+        """Make good what an earlier owner left undone besides its duties: the copies of what happened."""
+        last: dict[str, Event] = {}
+        written = _last_sequence(self.paths.events)
+        for recorded in self._registry.events(self.job.id):
+            if recorded.sequence > written:
+                self._write_down(recorded.event, recorded.sequence, applied=recorded.applied)
+            self.duties.note(recorded.event, applied=recorded.applied)
+            if recorded.event.kind in REPORTED:
+                last[recorded.event.kind] = recorded.event
+        for event in last.values():
+            self.wire.announce_report(event)
+        self.wire.announce_state(self.job.id, self.document())
+
     def heard(self, payload: bytes) -> None:
         """Take in a report that came by MQTT. Where a file has it too, the file's copy counts."""
-        self.drain()
-        event = journal.parse(payload, job_id=self.job.id, source=Source.AGENT, received_at=journal.now())
-        if event is not None and not self._registry.knows_event(self.job.id, event.id):
-            self._apply(event)
+        self._heard.append(payload)
 
     def finished(self, message: Finished) -> None:
         """Take in the end of a background action."""
@@ -118,6 +172,7 @@ class OwnedJob:
             before = (self.sequence, len(self._own), len(self._results))
             self.drain()
             for do in (
+                self._take_heard,
                 self._take_results,
                 self.duties.look_at_runner,
                 self._check_clocks,
@@ -133,7 +188,19 @@ class OwnedJob:
 
     def next_step_in(self) -> float:
         """Return the seconds until this job wants a step even if nothing is heard."""
-        return self.duties.next_step_in()
+        limit = self.job.spec.idle_timeout or STALLED_AFTER
+        return min(self.duties.next_step_in(), self._clocks.due_in(limit) + _LATER)
+
+    def glance(self, now: float) -> bool:
+        """Return whether a step is worth its while; a few microseconds, for the many jobs that are quiet."""
+        if now < self._next_look and not self._inbox.stirs():
+            return False
+        self._next_look = now + LOOK_EVERY
+        return True
+
+    def stop_background(self) -> None:
+        """Let go of what runs in the background; who owns the job next begins it again."""
+        self.duties.stop_check()
 
     # -- applying
 
@@ -159,13 +226,13 @@ class OwnedJob:
         self._publish(event, applied=applied)
 
     def _publish(self, event: Event, *, applied: bool) -> None:
-        self._write_down(event, applied=applied)
+        self._write_down(event, self.sequence, applied=applied)
         if applied:
-            self._wire.announce_state(self.job.id, self.document())
+            self.wire.announce_state(self.job.id, self.document())
         self._listener.happened(self.job, event, self.sequence, applied=applied)
 
-    def _write_down(self, event: Event, *, applied: bool) -> None:
-        line = journal.encode(event_document(event, sequence=self.sequence, applied=applied))
+    def _write_down(self, event: Event, sequence: int, *, applied: bool) -> None:
+        line = journal.encode(event_document(event, sequence=sequence, applied=applied))
         try:
             with self.paths.events.open("ab") as file:
                 file.write(line)
@@ -214,6 +281,16 @@ class OwnedJob:
         place = f"unreadable-{reading.reports.inode}-{reading.reports.offset}"
         detail = f"{reading.unreadable} lines in reports.jsonl are no reports of this job"
         self._apply(Event(place, self.job.id, Kind.UNREADABLE, Source.OWNER, at, detail, {}, at))
+
+    def _take_heard(self) -> None:
+        while self._heard:
+            received_at = journal.now()
+            event = journal.parse(
+                self._heard[0], job_id=self.job.id, source=Source.AGENT, received_at=received_at
+            )
+            if event is not None and not self._registry.knows_event(self.job.id, event.id):
+                self._apply(event)
+            self._heard.popleft()
 
     def _take_results(self) -> None:
         while self._results:
@@ -264,3 +341,15 @@ class OwnedJob:
         if not self.job.done and self._saved_left - left >= SAVE_EVERY:
             self._registry.save_progress(self.job.id, self._progress(), epoch=self.epoch)
             self._saved_left = left
+
+
+def _last_sequence(events: Path) -> int:
+    """Return the highest sequence number in `events.jsonl`; 0 when there is none."""
+    try:
+        with events.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 2 * journal.MAX_LINE, 0))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return 0
+    found = (re.match(rb'\{"sequence":(\d+),', line) for line in lines)
+    return max((int(match[1]) for match in found if match), default=0)

@@ -40,6 +40,26 @@ class RegistryPaths(NamedTuple):
         return self.root / "registry.db"
 
     @property
+    def gate(self) -> Path:
+        """The registry's lock: held while a supervisor is started or decides to end."""
+        return self.root / "gate.lock"
+
+    @property
+    def supervisor_lock(self) -> Path:
+        """Held (flock) by the background supervisor."""
+        return self.root / "supervisor.lock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """What the background supervisor has to say."""
+        return self.root / "supervisor.log"
+
+    @property
+    def broker_socket(self) -> Path:
+        """The Unix socket of the background supervisor's broker."""
+        return self.root / "broker.sock"
+
+    @property
     def jobs(self) -> Path:
         """The directory that holds one directory a job."""
         return self.root / "jobs"
@@ -97,6 +117,11 @@ class JobPaths(NamedTuple):
     def prompt(self) -> Path:
         """The registry's own copy of the task, byte for byte."""
         return self.root / "prompt.md"
+
+    @property
+    def broker_socket(self) -> Path:
+        """The Unix socket of the broker of a foreground submit."""
+        return self.root / "broker.sock"
 
     @property
     def agent(self) -> Path:

@@ -27,6 +27,8 @@ from delegate_job.rows import (
 )
 from delegate_job.schema import MIGRATIONS, VERSION
 
+MAX_PARALLEL = "max_parallel"
+"""The name of the setting that says how many jobs may run at once."""
 BUSY_TIMEOUT = 10.0
 """Seconds a writer waits for another one."""
 
@@ -168,6 +170,13 @@ class Registry:
         with self._transaction():
             self._update(job_id, {"owner_pid": None}, epoch)
 
+    def set(self, name: str, value: str | None) -> None:
+        """Keep a setting of the whole registry; None forgets it."""
+        with self._transaction():
+            self._db.execute("DELETE FROM settings WHERE name = ?", (name,))
+            if value is not None:
+                self._db.execute("INSERT INTO settings (name, value) VALUES (?, ?)", (name, value))
+
     def append(self, event: Event) -> int | None:
         """Record an event that changes no job (a `verify`); return its sequence number, None for a repeat."""
         with self._transaction():
@@ -279,6 +288,26 @@ class Registry:
                 live,
             ).fetchall()
         return [row["id"] for row in found]
+
+    def get(self, name: str) -> str | None:
+        """Return a setting of the whole registry."""
+        with _told(self.paths):
+            found = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found["value"])
+
+    def may_launch(self, job_id: str) -> bool:
+        """Return whether there is room for this job: as many run at once as MAX_PARALLEL says, oldest first."""
+        most = self.get(MAX_PARALLEL)
+        if most is None:
+            return True
+        waiting, done = JobState.REGISTERED, JobState.DONE
+        with _told(self.paths):
+            (before,) = self._db.execute(
+                "SELECT count(*) FROM jobs WHERE state NOT IN (?, ?) OR (state = ? AND number <"
+                " (SELECT number FROM jobs WHERE id = ?))",
+                (waiting, done, waiting, job_id),
+            ).fetchone()
+        return bool(before < int(most))
 
     def knows_event(self, job_id: str, event_id: str) -> bool:
         """Return whether an event with this id was recorded for the job."""

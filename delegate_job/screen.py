@@ -6,8 +6,10 @@ from pathlib import Path
 
 from delegate_job.tmux import Tmux
 
-LOOK_EVERY = 2.0
-"""Seconds between two looks at a screen that was written to."""
+_LOOKS_A_LIMIT = 8
+"""Looks at a busy screen within the time after which it would count as quiet."""
+_SHORTEST, _LONGEST = 0.25, 15.0
+"""Seconds between two looks."""
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
@@ -17,21 +19,25 @@ def words_of(text: str) -> str:
 
 
 class Screen:
-    """One session's screen, looked at only when its log has grown since the last look."""
+    """One session's screen, looked at only when its log has grown since the last look.
 
-    def __init__(self, tmux: Tmux, session: str, pane_log: Path) -> None:
+    `limit` is the seconds without new words after which the screen counts as quiet.
+    """
+
+    def __init__(self, tmux: Tmux, session: str, pane_log: Path, *, limit: float) -> None:
         self._tmux = tmux
         self._session = session
         self._pane_log = pane_log
         self._size = -1
         self._words = ""
         self._next_look = 0.0
+        self._every = min(max(limit / _LOOKS_A_LIMIT, _SHORTEST), _LONGEST)
 
     def changed(self, *, now: bool = False) -> bool:
         """Return whether there are new words; asks tmux seldom, unless `now` is given."""
         if not now and time.monotonic() < self._next_look:
             return False
-        self._next_look = time.monotonic() + LOOK_EVERY
+        self._next_look = time.monotonic() + self._every
         try:
             size = self._pane_log.stat().st_size
         except OSError:

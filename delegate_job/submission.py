@@ -4,6 +4,7 @@ Not its life: that is `supervisor`. What is refused here is refused before anyth
 """
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from delegate_job.audit import DEFAULT_PARENT, AuditDir
 from delegate_job.errors import NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobSpec
-from delegate_job.mqtt import Connection, write_connection
+from delegate_job.mqtt import Address, Connection, parse_url, write_connection
 from delegate_job.paths import JobPaths, RegistryPaths, absolute
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
@@ -46,11 +47,11 @@ class Request:
 
 
 class Registered(NamedTuple):
-    """A new job: its row, its lock (a descriptor), and the wire on which it will be heard."""
+    """A new job: its row and, for who owns it, its lock (a descriptor) and the wire on which it is heard."""
 
     row: Row
     lock: int
-    wire: Wire
+    wire: Wire | None
 
 
 def new_id() -> str:
@@ -155,28 +156,43 @@ def find_same(registry: Registry, request: Request) -> Row | None:
     return row
 
 
-def register(registry: Registry, request: Request, spec: JobSpec) -> Registered:
+def register(registry: Registry, request: Request, spec: JobSpec, *, owned: bool = True) -> Registered:
     """Make the job: directory and lock first, broker, then the row that makes it a job.
 
-    A process killed in between leaves a directory without a row, which is no job. NotStartedError when the
-    broker or the directories can't be made.
+    A process killed in between leaves a directory without a row, which is no job. With `owned` the caller owns
+    the job: its lock and its wire are returned; else the lock is free and the broker is its owner's matter.
+    NotStartedError when the broker or the directories can't be made.
     """
     paths = registry.paths.job(spec.id)
-    wire: Wire = EmbeddedWire() if request.settings.broker is None else ExternalWire(request.settings.broker)
+    address = None if request.settings.broker is None else parse_url(request.settings.broker)
+    wire: Wire | None = None
     try:
         lock = _make_directory(paths)
-        spec = _with_log_dir(spec, paths, wire)
+        spec = _with_log_dir(spec, paths, address)
         _write_private(paths.prompt, request.prompt)
         briefing.write_environ(paths.environ, request.environ)
-        _connect(spec, registry.paths, paths, wire)
+        if address is not None:
+            wire = ExternalWire(address)
+            wire.check(spec.id)
+        elif owned:
+            wire = EmbeddedWire(socket_path=paths.broker_socket)
+        _write_connection(spec, registry.paths, address)
         row = _add(registry, spec)
     except OSError as error:
-        wire.stop()
+        _undo(paths, wire)
         raise NotStartedError(f"{error.filename or paths.root}: {error.strerror}") from error
     except BaseException:
-        wire.stop()
+        _undo(paths, wire)
         raise
+    if not owned:
+        os.close(lock)
     return Registered(row, lock, wire)
+
+
+def _undo(paths: JobPaths, wire: Wire | None) -> None:
+    if wire is not None:
+        wire.stop()
+    shutil.rmtree(paths.root, ignore_errors=True)
 
 
 def _make_directory(paths: JobPaths) -> int:
@@ -187,10 +203,10 @@ def _make_directory(paths: JobPaths) -> int:
     return lock
 
 
-def _with_log_dir(spec: JobSpec, paths: JobPaths, wire: Wire) -> JobSpec:
+def _with_log_dir(spec: JobSpec, paths: JobPaths, address: Address | None) -> JobSpec:
     from dataclasses import replace
 
-    spec = replace(spec, broker=wire.broker)
+    spec = replace(spec, broker=None if address is None else address.url())
     if AuditDir.at(spec.log_dir).create():
         return spec
     fallback = AuditDir.at(paths.fallback_log_dir)
@@ -204,18 +220,18 @@ def _write_private(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _connect(spec: JobSpec, registry: RegistryPaths, paths: JobPaths, wire: Wire) -> None:
-    reporter, observer = wire.admit(spec.id)
+def _write_connection(spec: JobSpec, registry: RegistryPaths, address: Address | None) -> None:
+    """Write where the job's log is, and an external broker, for the owner to come; it adds what is its own."""
     connection = Connection(
         job_id=spec.id,
         log_dir=spec.log_dir,
         registry_dir=str(registry.root),
-        epoch=1,
-        broker=reporter,
-        observer=observer,
+        epoch=0,
+        broker=address,
+        observer=address,
         unix_socket=None,
     )
-    write_connection(paths.connection, connection)
+    write_connection(registry.job(spec.id).connection, connection)
 
 
 def _add(registry: Registry, spec: JobSpec) -> Row:

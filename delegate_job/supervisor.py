@@ -1,6 +1,7 @@
-"""The loop: one inbox for all jobs that this process owns, until they are settled.
+"""The loop: one inbox for all jobs that this process owns, until they are settled or left to another.
 
-start_up, main loop, shut_down. What is done for a job is in `owner` and `duties`.
+Start up, main loop, shut down. What is done for a job is in `owner` and `duties`; which process runs the
+loop, and when, in `foreground` and `background`.
 """
 
 import contextlib
@@ -9,88 +10,170 @@ import queue
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from delegate_job import locks
-from delegate_job.errors import DelegateJobError
+from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Kind
 from delegate_job.inbox import Finished, LinkChanged, Message, Reported, Signalled
-from delegate_job.job import JobState
-from delegate_job.owner import Listener, OwnedJob
+from delegate_job.job import Action
+from delegate_job.owner import CheckSlots, Listener, OwnedJob
 from delegate_job.registry import Registry, StorageFullError
-from delegate_job.wire import Wire, owner_will
+from delegate_job.rows import Row
+from delegate_job.wire import Wire
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 SWITCH_INTERVAL = 0.001
 """Seconds: with Python's 0.005 a busy main thread makes the broker's thread answer 20 times later."""
+TICK = 0.5
+"""Seconds between two looks at a job of which nothing is heard."""
+SECOND_CHANCE = 2.0
+"""Seconds after a first Ctrl-C in which a second one cancels instead."""
 _RETRY_FULL = 1.0
+STOP_TIMEOUT = 3.0
+"""Seconds that the end waits for the last words to external brokers."""
+
+WireFor = Callable[[Row], Wire]
 
 
 class Supervisor:
-    """Owns jobs, and the wire on which it hears of them."""
+    """Owns jobs. One object a process; `run` in the main thread, because it hears signals.
 
-    def __init__(self, registry: Registry, wire: Wire, listener: Listener) -> None:
+    `wire_for` gives the wire on which a job is heard. A signal in `leaves_on` leaves the jobs to another
+    owner (Ctrl-C only when no second one follows), any other cancels them. At most `max_checks` checks run
+    side by side, and at most `max_jobs` agents.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        listener: Listener,
+        wire_for: WireFor,
+        *,
+        leaves_on: frozenset[int] = frozenset(),
+        max_checks: int = 2,
+        max_jobs: int | None = None,
+    ) -> None:
         self._registry = registry
-        self._wire = wire
         self._listener = listener
+        self._wire_for = wire_for
+        self._leaves_on = leaves_on
+        self._checks = CheckSlots(max_checks)
+        self._max_jobs = max_jobs
         self._jobs: dict[str, OwnedJob] = {}
+        self._wires: dict[int, Wire] = {}
+        self._soon: dict[str, float] = {}
+        self._waiting: dict[str, None] = {}
+        self._stopping: list[threading.Thread] = []
         # SimpleQueue: a signal handler may put into it while the loop gets from it.
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._was_full = False
-        self._wire_started = False
+        self._next_tick = 0.0
+        self._leave_at: float | None = None
+        self._cancelled = False
         self.signum: int | None = None
+        """The first signal that came."""
 
     def own(self, job_id: str, lock: int) -> OwnedJob:
-        """Take a job whose lock (a descriptor) this process holds."""
+        """Take a job whose lock (a descriptor) this process holds, and go on where it stands."""
+        row = self._registry.row(job_id)
         epoch = self._registry.take_ownership(job_id, pid=os.getpid(), host=socket.gethostname())
+        wire = self._wire_for(row)
+        wire.admit_job(row, self._registry.paths, epoch)
         owned = OwnedJob(
             self._registry.row(job_id),
             epoch=epoch,
             lock=lock,
             registry=self._registry,
-            wire=self._wire,
+            wire=wire,
             listener=self._listener,
             post=self._inbox.put,
+            checks=self._checks,
         )
         self._jobs[job_id] = owned
-        if owned.job.state is JobState.REGISTERED:
-            owned.say(Kind.LAUNCHING)
-        self._wire.watch(job_id)
+        self._wires[id(wire)] = wire
+        if owned.waits_for_launch:
+            self._waiting[job_id] = None
+        self._soon[job_id] = 0.0
         return owned
 
-    def run(self) -> None:
-        """Run until every job is settled, or a second signal comes."""
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._jobs
+
+    def run(self, stay: Callable[[], bool] = lambda: False) -> None:
+        """Run until every job is settled and `stay` (asked each round) says no, or until the jobs are left."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        with self._hearing_signals():
-            try:
-                self._main_loop()
-            finally:
-                self._shut_down()
+        try:
+            while (stay() or self._jobs) and not self._leaves():
+                self._round()
+        finally:
+            self._shut_down()
 
-    def _main_loop(self) -> None:
-        while self._jobs:
-            self._step_all()
-            self._start_wire()
-            self._let_go()
-            self._listener.tick()
-            if self._jobs and not self._hear():
-                break
+    def _round(self) -> None:
+        self._launch_next()
+        self._step_due()
+        self._start_wires()
+        self._listener.tick()
+        self._hear()
 
-    def _step_all(self) -> None:
-        for owned in list(self._jobs.values()):
-            self._guarded(owned.step)
+    def _leaves(self) -> bool:
+        return self._leave_at is not None and time.monotonic() >= self._leave_at
 
-    def _start_wire(self) -> None:
-        # After the first step: the agent is on its way before the broker's library is imported.
-        if self._wire_started:
+    # -- stepping
+
+    def _launch_next(self) -> None:
+        """Start the oldest job that waits, when there is room: one a round, so that the others are heard."""
+        if not self._waiting or (self._max_jobs and len(self._jobs) - len(self._waiting) >= self._max_jobs):
             return
-        self._wire_started = True
-        owned = next(iter(self._jobs.values()))
-        self._wire.start(self._reported, self._link_changed, will=owner_will(owned.job.id, owned.epoch))
-        for each in self._jobs.values():
-            self._wire.announce_owner(each.job.id, present=True, epoch=each.epoch)
-            self._wire.announce_state(each.job.id, each.document())
+        owned = self._jobs[next(iter(self._waiting))]
+        if owned.waits_for_launch:
+            if not self._registry.may_launch(owned.job.id):
+                return
+            owned.say(Kind.LAUNCHING)
+        del self._waiting[owned.job.id]
+        self._step(owned)
+        if self._waiting:
+            self._next_tick = 0.0
+
+    def _step_due(self) -> None:
+        now = time.monotonic()
+        due = {job_id for job_id, at in self._soon.items() if at <= now}
+        if now >= self._next_tick:
+            self._next_tick = now + TICK
+            due |= {job_id for job_id, owned in self._jobs.items() if owned.glance(now)}
+        for job_id in due:
+            self._soon.pop(job_id, None)
+            if job_id in self._jobs:
+                self._step(self._jobs[job_id])
+
+    def _step(self, owned: OwnedJob) -> None:
+        """Step one job; when the disk is full, say so once and try again until it is not."""
+        try:
+            owned.step()
+        except StorageFullError as error:
+            if not self._was_full:
+                self._listener.warn(f"{error.message}; trying again")
+            self._was_full = True
+            self._soon[owned.job.id] = time.monotonic() + _RETRY_FULL
+        else:
+            self._was_full = False
+            if owned.settled:
+                self._let_go(owned)
+            elif (wait := owned.next_step_in()) < TICK:
+                self._soon[owned.job.id] = time.monotonic() + wait
+
+    def _start_wires(self) -> None:
+        # After the first step: the agent is on its way before the broker's library is imported.
+        for wire in self._wires.values():
+            wire.start_once(self._reported, self._link_changed)
+
+    # -- hearing
 
     def _reported(self, job_id: str, _kind: str, payload: bytes) -> None:
         self._inbox.put(Reported(job_id, payload))
@@ -98,70 +181,40 @@ class Supervisor:
     def _link_changed(self, connected: bool, reason: str) -> None:  # noqa: FBT001 - the link's callback
         self._inbox.put(LinkChanged(connected, reason))
 
-    def _hear(self) -> bool:
-        """Wait for a message until the next job wants a step; take in all there are. False: stop now."""
-        timeout = min(owned.next_step_in() for owned in self._jobs.values())
+    def _hear(self) -> None:
+        """Wait for a message until something is due; take in all there are."""
+        due = min((self._next_tick, *self._soon.values(), *filter(None, (self._leave_at,))))
         with contextlib.suppress(queue.Empty):
-            message = self._inbox.get(timeout=_RETRY_FULL if self._was_full else timeout)
+            message = self._inbox.get(timeout=max(due - time.monotonic(), 0.0))
             while True:
-                if not self._take(message):
-                    return False
+                self._take(message)
                 message = self._inbox.get_nowait()
-        return True
 
-    def _take(self, message: Message) -> bool:
+    def _take(self, message: Message) -> None:
         match message:
             case Signalled(signum):
-                return self._interrupt(signum)
+                self._interrupt(signum)
             case LinkChanged(connected, reason):
                 if reason:
                     self._listener.warn(f"broker: {reason}" if connected else f"no broker: {reason}")
             case Reported(job_id, payload):
-                if job_id in self._jobs:
-                    self._guarded(lambda: self._jobs[job_id].heard(payload))
-            case Finished(job_id):
-                if job_id in self._jobs:
-                    self._jobs[job_id].finished(message)
-        return True
+                if owned := self._jobs.get(job_id):
+                    owned.heard(payload)
+                    self._soon[job_id] = 0.0
+            case Finished(job_id, action):
+                if action is Action.CHECK:
+                    self._checks.give()
+                    self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
+                if owned := self._jobs.get(job_id):
+                    owned.finished(message)
+                    self._soon[job_id] = 0.0
 
-    def _interrupt(self, signum: int) -> bool:
-        if self.signum is not None:
-            return False
-        self.signum = signum
-        for owned in self._jobs.values():
-            owned.say(Kind.INTERRUPTED, f"by {signal.Signals(signum).name}")
-        return True
-
-    def _guarded(self, step: Callable[[], None]) -> None:
-        """Do a step of a job; when the disk is full, say so once and try again until it is not."""
-        try:
-            step()
-        except StorageFullError as error:
-            if not self._was_full:
-                self._listener.warn(f"{error.message}; trying again")
-            self._was_full = True
-        else:
-            self._was_full = False
-
-    def _let_go(self) -> None:
-        for job_id, owned in list(self._jobs.items()):
-            if owned.settled:
-                self._release(owned)
-                del self._jobs[job_id]
-
-    def _release(self, owned: OwnedJob) -> None:
-        with contextlib.suppress(DelegateJobError):
-            self._registry.give_up_ownership(owned.job.id, epoch=owned.epoch)
-        self._wire.announce_owner(owned.job.id, present=False, epoch=owned.epoch)
-        os.close(owned.lock)
-
-    def _shut_down(self) -> None:
-        for owned in self._jobs.values():
-            self._release(owned)
-        self._wire.stop()
+    # -- signals
 
     @contextlib.contextmanager
-    def _hearing_signals(self) -> Iterator[None]:
+    def hearing_signals(self) -> Iterator[None]:
+        """Put signals into the inbox; meanwhile none of them ends this process by itself."""
+
         def put(signum: int, _frame: FrameType | None) -> None:
             self._inbox.put(Signalled(signum))
 
@@ -172,7 +225,67 @@ class Supervisor:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
+    def _interrupt(self, signum: int) -> None:
+        if self.signum is not None:
+            self._interrupt_again(signum)
+        elif signum not in self._leaves_on:
+            self._cancel(signum)
+        else:
+            self._leave_at = time.monotonic()
+            if signum == signal.SIGINT:
+                self._leave_at += SECOND_CHANCE
+                self._listener.warn(
+                    f"Ctrl-C again within {SECOND_CHANCE:g} s cancels; else the job goes on without us"
+                )
+        self.signum = self.signum or signum
 
-def own_lock(registry: Registry, job_id: str, *, wait: float = 0.5) -> int | None:
+    def _interrupt_again(self, signum: int) -> None:
+        if signum == signal.SIGINT and self._leave_at is not None and not self._cancelled:
+            self._leave_at = None
+            self._cancel(signum)
+        else:
+            # Whoever asks twice does not want to wait for an agent's end; the next owner sees to it.
+            self._leave_at = time.monotonic()
+
+    def _cancel(self, signum: int) -> None:
+        self._cancelled = True
+        for job_id, owned in self._jobs.items():
+            owned.say(Kind.INTERRUPTED, f"by {signal.Signals(signum).name}")
+            self._soon[job_id] = 0.0
+
+    # -- letting go
+
+    def _let_go(self, owned: OwnedJob) -> None:
+        del self._jobs[owned.job.id]
+        self._soon.pop(owned.job.id, None)
+        self._waiting.pop(owned.job.id, None)
+        self._release(owned)
+        if owned.wire.serves_one:
+            # It waits for the broker's word; the others must not.
+            del self._wires[id(owned.wire)]
+            thread = threading.Thread(target=owned.wire.stop, name="wire-stop", daemon=True)
+            thread.start()
+            self._stopping = [each for each in self._stopping if each.is_alive()] + [thread]
+
+    def _release(self, owned: OwnedJob) -> None:
+        with contextlib.suppress(DelegateJobError):
+            self._registry.give_up_ownership(owned.job.id, epoch=owned.epoch)
+        owned.wire.dismiss(owned.job.id, epoch=owned.epoch)
+        os.close(owned.lock)
+
+    def _shut_down(self) -> None:
+        for owned in self._jobs.values():
+            owned.stop_background()
+            self._release(owned)
+        for wire in self._wires.values():
+            wire.stop()
+        for thread in self._stopping:
+            thread.join(STOP_TIMEOUT)
+
+
+def own_lock(registry: Registry, job_id: str, *, wait: float = 0.0) -> int | None:
     """Take the lock of a job, and with it the job; None when another process has it."""
-    return locks.acquire(registry.paths.job(job_id).lock, wait=wait)
+    try:
+        return locks.acquire(registry.paths.job(job_id).lock, wait=wait)
+    except FileNotFoundError:
+        raise RegistryError(f"the directory of job {job_id} is gone") from None

@@ -115,6 +115,11 @@ class Tmux:
         """
         return self._look(["has-session", "-t", f"={name}"], found=lambda _: True, default=False)
 
+    def socket_path(self) -> str | None:
+        """Return the absolute path of the server's socket; None when it could not be seen."""
+        done = self._run(["list-sessions", "-F", "#{socket_path}"])
+        return done.stdout.partition("\n")[0] or None if done and not done.returncode else None
+
     def sessions(self) -> dict[str, SessionInfo] | None:
         """Return all sessions by name, in one call; None when that could not be seen."""
         fields = "pane_pid pane_dead session_attached window_activity window_index pane_index session_name"

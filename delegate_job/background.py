@@ -1,0 +1,259 @@
+"""The background supervisor: one process a registry that owns the jobs nobody else owns.
+
+It is started when there is such a job, by whoever sees it, and ends when there has been none for a while. The
+loop itself is `supervisor`.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+from delegate_job import locks
+from delegate_job.errors import DelegateJobError, RegistryError
+from delegate_job.events import Event
+from delegate_job.job import Job
+from delegate_job.mqtt import read_connection
+from delegate_job.on_event import OnEvent
+from delegate_job.paths import RegistryPaths
+from delegate_job.registry import Registry
+from delegate_job.rows import Row
+from delegate_job.supervisor import SIGNALS, Supervisor, own_lock
+from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
+
+IDLE_AFTER = 60.0
+"""Seconds without a job to own after which it ends."""
+LOOK_EVERY = 0.25
+"""Seconds between two looks for jobs without an owner."""
+PORT = "broker_port"
+"""The name of the registry's setting that remembers the broker's port."""
+FILES_WANTED = 65536
+_FILES_A_JOB = 6
+"""Descriptors that a job may need at once: its lock, a check with its pipes and log, a client of the broker."""
+_FILES_OF_OURS = 128
+
+
+def is_running(paths: RegistryPaths) -> bool:
+    """Return whether the registry has a supervisor."""
+    return locks.is_held(paths.supervisor_lock)
+
+
+def ownerless(registry: Registry) -> list[str]:
+    """Return the ids of unfinished jobs whose lock nobody holds."""
+    paths = registry.paths
+    return [job_id for job_id in registry.unfinished() if not locks.is_held(paths.job(job_id).lock)]
+
+
+def ensure_running(paths: RegistryPaths, environ: Mapping[str, str]) -> None:
+    """Start the registry's supervisor unless it runs; return at once.
+
+    Under the registry's lock, which the new process takes over and holds until it is the supervisor: of two
+    that start one, one waits, and a supervisor about to end has looked once more.
+    """
+    gate = locks.acquire(paths.gate, wait=5.0)
+    if gate is None:
+        return
+    try:
+        if not is_running(paths):
+            _spawn(paths, environ, gate)
+    finally:
+        os.close(gate)
+
+
+def supervise_argv(paths: RegistryPaths) -> list[str]:
+    """Return the command of a background supervisor."""
+    return [sys.executable, "-P", "-m", "delegate_job", "supervise", "--registry-dir", str(paths.root)]
+
+
+def _spawn(paths: RegistryPaths, environ: Mapping[str, str], gate: int) -> None:
+    log = os.open(paths.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        subprocess.Popen(
+            [*supervise_argv(paths), "--background"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=environment(environ) | {_GATE: str(gate)},
+            start_new_session=True,
+            pass_fds=(gate,),
+        )
+    finally:
+        os.close(log)
+
+
+_GATE = "DELEGATE_JOB_GATE"
+_KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "SHELL", "TMPDIR", "TMUX_TMPDIR", "VIRTUAL_ENV"}
+)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a supervisor needs of the environment of whoever starts it: places, and nobody's secrets."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _KEPT or name.startswith(("LC_", "XDG_", "PYTHON"))
+    }
+
+
+class Background:
+    """The supervisor of a registry, from the moment it holds the lock."""
+
+    def __init__(self, registry: Registry, *, idle_after: float, max_checks: int) -> None:
+        self._registry = registry
+        self._idle_after = idle_after
+        self._embedded: EmbeddedWire | None = None
+        self._log = _Log(registry)
+        self._supervisor = Supervisor(
+            registry,
+            self._log,
+            self._wire_for,
+            leaves_on=frozenset(SIGNALS),
+            max_checks=max_checks,
+            max_jobs=_room_for_jobs(),
+        )
+        self._next_look = 0.0
+        self._idle_since = time.monotonic()
+        self._refused: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Own what there is to own until there is nothing, or until a signal comes."""
+        with self._supervisor.hearing_signals():
+            self._supervisor.run(stay=self._stay)
+        self._log.stop()
+
+    def _stay(self) -> bool:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY
+            self._adopt(now)
+        if len(self._supervisor):
+            self._idle_since = now
+        if now - self._idle_since < self._idle_after:
+            return True
+        return self._has_come()
+
+    def _has_come(self) -> bool:
+        """Look once more, under the registry's lock; from there on the next job starts a new supervisor."""
+        gate = locks.acquire(self._registry.paths.gate, wait=1.0)
+        if gate is None:
+            return True
+        if ownerless(self._registry):
+            os.close(gate)
+            self._next_look = 0.0
+            return True
+        # Both locks come free together, when this process ends.
+        return False
+
+    def _adopt(self, now: float) -> None:
+        for job_id in self._registry.unfinished():
+            if job_id in self._supervisor or self._refused.get(job_id, 0.0) > now:
+                continue
+            try:
+                self._adopt_one(job_id)
+            except (DelegateJobError, OSError) as error:
+                # Not ours to own (another host, a directory that is gone): say so, seldom, and go on.
+                self._refused[job_id] = now + 60.0
+                self._log.warn(f"job {job_id}: {error}")
+
+    def _adopt_one(self, job_id: str) -> None:
+        lock = own_lock(self._registry, job_id)
+        if lock is not None:
+            try:
+                self._supervisor.own(job_id, lock)
+            except BaseException:
+                os.close(lock)
+                raise
+
+    def _wire_for(self, row: Row) -> Wire:
+        if row.job.spec.broker is not None:
+            address = read_connection(self._registry.paths.job(row.job.id).connection).broker
+            if address is not None:
+                return ExternalWire(address)
+        if self._embedded is None:
+            remembered = int(self._registry.get(PORT) or 0)
+            self._embedded = EmbeddedWire(port=remembered, socket_path=self._registry.paths.broker_socket)
+            self._registry.set(PORT, str(self._embedded.port))
+        return self._embedded
+
+
+def _room_for_jobs() -> int:
+    """Raise the soft limit of open files as far as it goes; return how many jobs fit into it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return max((min(soft, FILES_WANTED) - _FILES_OF_OURS) // _FILES_A_JOB, 1)
+
+
+class _Log:
+    """Tells the supervisor's log what happens, and each job's `--on-event` command."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._on_event: dict[str, OnEvent] = {}
+
+    def happened(self, job: Job, event: Event, sequence: int, *, applied: bool) -> None:
+        """An event was recorded."""
+        if not (job.spec.on_event and applied):
+            return
+        from delegate_job.briefing import read_environ
+        from delegate_job.document import event_document
+
+        if job.id not in self._on_event:
+            environ = read_environ(self._registry.paths.job(job.id).environ)
+            self._on_event[job.id] = OnEvent(job.spec.on_event, workdir=job.spec.workdir, environ=environ)
+        self._on_event[job.id].put(event_document(event, sequence=sequence, applied=applied))
+        if job.done and job.owed is None:
+            self._on_event.pop(job.id).finish()
+
+    def task(self, job: Job, _instructions: str) -> None:
+        """A person is the agent: what is to be done stands in the audit directory."""
+        self._say(f"job {job.id} waits for a person: {job.spec.log_dir}/instructions.md")
+
+    def tick(self) -> None:
+        """Nothing to draw."""
+
+    def warn(self, text: str) -> None:
+        """Something is amiss."""
+        self._say(text)
+
+    def stop(self) -> None:
+        """Let the commands catch up."""
+        for each in self._on_event.values():
+            each.stop()
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(json.dumps({"at": _now(), "text": text}), file=sys.stderr, flush=True)  # noqa: T201 - it is the log
+
+
+def _now() -> str:
+    from delegate_job.journal import now
+
+    return now()
+
+
+def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> None:
+    """Be the registry's supervisor; RegistryError when it has one."""
+    with Registry(paths) as registry:
+        lock = locks.acquire(paths.supervisor_lock, wait=1.0)
+        _close_gate()
+        if lock is None:
+            raise RegistryError(f"the registry {paths.root} has a supervisor already")
+        Background(registry, idle_after=idle_after, max_checks=max_checks).run()
+
+
+def _close_gate() -> None:
+    """Let go of the registry's lock, which whoever started us has handed on."""
+    number = os.environ.pop(_GATE, "")
+    if number.isdecimal():
+        with contextlib.suppress(OSError):
+            os.close(int(number))
