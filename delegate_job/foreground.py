@@ -21,7 +21,16 @@ from delegate_job.output import SubmitOutput, print_json
 from delegate_job.paths import RegistryPaths
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
-from delegate_job.submission import Registered, Request, find_same, new_id, plan, register, warnings_for
+from delegate_job.submission import (
+    OperationTakenError,
+    Registered,
+    Request,
+    find_same,
+    new_id,
+    plan,
+    register,
+    warnings_for,
+)
 from delegate_job.supervisor import Supervisor
 
 
@@ -59,8 +68,16 @@ class Submit:
         except RegistryError as error:
             raise NotStartedError(error.message, hint=error.hint) from error
         with registry:
-            same = find_same(registry, self.request)
-            return self._join(registry, same) if same is not None else self._own(registry)
+            return self._submit(registry)
+
+    def _submit(self, registry: Registry) -> int:
+        same = find_same(registry, self.request)
+        if same is not None:
+            return self._join(registry, same)
+        try:
+            return self._own(registry)
+        except OperationTakenError:
+            return self._submit(registry)
 
     def _join(self, registry: Registry, row: Row) -> int:
         output = SubmitOutput(as_json=self.as_json)

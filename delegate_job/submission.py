@@ -3,7 +3,9 @@
 Not its life: that is `supervisor`. What is refused here is refused before anything was made.
 """
 
+import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from delegate_job.agents import agent_named
 from delegate_job.agents.base import Agent
 from delegate_job.agents.instructions import prompt_text
 from delegate_job.audit import DEFAULT_PARENT, AuditDir
-from delegate_job.errors import NotStartedError, RegistryError, UsageError
+from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobSpec
 from delegate_job.mqtt import Connection, write_connection
@@ -155,21 +157,22 @@ def find_same(registry: Registry, request: Request) -> Row | None:
     return row
 
 
+class OperationTakenError(DelegateJobError):
+    """Another submit with the same operation id was faster; its job is the one to join."""
+
+
 def register(registry: Registry, request: Request, spec: JobSpec) -> Registered:
     """Make the job: directory and lock first, broker, then the row that makes it a job.
 
-    A process killed in between leaves a directory without a row, which is no job. NotStartedError when the
-    broker or the directories can't be made.
+    What was made is removed when it fails; a process that is ended in between leaves a directory without a
+    row, which is no job. OperationTakenError when the operation id has a job by now, NotStartedError when
+    the broker or the directories can't be made.
     """
     paths = registry.paths.job(spec.id)
     wire: Wire = EmbeddedWire() if request.settings.broker is None else ExternalWire(request.settings.broker)
     try:
-        lock = _make_directory(paths)
-        spec = _with_log_dir(spec, paths, wire)
-        _write_private(paths.prompt, request.prompt)
-        briefing.write_environ(paths.environ, request.environ)
-        _connect(spec, registry.paths, paths, wire)
-        row = _add(registry, spec)
+        paths.root.mkdir(mode=0o700)
+        row, lock = _fill(registry, request, spec, wire)
     except OSError as error:
         wire.stop()
         raise NotStartedError(f"{error.filename or paths.root}: {error.strerror}") from error
@@ -179,12 +182,24 @@ def register(registry: Registry, request: Request, spec: JobSpec) -> Registered:
     return Registered(row, lock, wire)
 
 
-def _make_directory(paths: JobPaths) -> int:
-    paths.root.mkdir(mode=0o700)
+def _fill(registry: Registry, request: Request, spec: JobSpec, wire: Wire) -> tuple[Row, int]:
+    paths = registry.paths.job(spec.id)
     lock = locks.acquire(paths.lock)
     if lock is None:
         raise RegistryError(f"{paths.lock} is held by another process")
-    return lock
+    try:
+        spec = _with_log_dir(spec, paths, wire)
+        _write_private(paths.prompt, request.prompt)
+        briefing.write_environ(paths.environ, request.environ)
+        _connect(spec, registry.paths, paths, wire)
+        return _add(registry, spec), lock
+    except Exception:
+        # The caller's environment is in there: it must not outlive a job that never was.
+        shutil.rmtree(paths.root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir(spec.log_dir)  # noqa: PTH106 - the text as it is; only ever ours when it is empty
+        os.close(lock)
+        raise
 
 
 def _with_log_dir(spec: JobSpec, paths: JobPaths, wire: Wire) -> JobSpec:
@@ -225,6 +240,6 @@ def _add(registry: Registry, spec: JobSpec) -> Row:
     try:
         return registry.add(Job(spec, created_at=at), event)
     except sqlite3.IntegrityError as error:
-        raise RegistryError(
+        raise OperationTakenError(
             f"another submit with operation id {spec.operation_id!r} was faster", hint="submit it again"
         ) from error
