@@ -169,7 +169,7 @@ def _opened(path: str, flags: int, directory: int | None = None) -> Iterator[int
 
 
 def _open_or_make(name: str, flags: int, parent: int, *, is_ours: bool) -> tuple[int, bool]:
-    """Open a directory, or make it, and say whether it was made; with `is_ours` what is in its way is moved."""
+    """Open a directory, or make it, and say whether it was made; if `is_ours`, past what stands there."""
     in_the_way = {errno.ELOOP, errno.ENOTDIR, errno.EACCES} if is_ours else set[int]()
     for _ in range(_RACES):
         try:
