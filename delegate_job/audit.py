@@ -32,7 +32,8 @@ class AuditDir:
     The path above `parent` is the user's own and is followed; `parent` and all below it may be the work of an
     agent and are not: the caller resolves a parent that the user has named. Nothing is held open between two
     calls, so the directory may be removed or replaced at any time; what writes makes it again and moves what
-    stands in its place aside (`<name>.set-aside-<n>`), what reads only looks.
+    stands in its place aside (`<name>.set-aside-<n>`), what reads only looks. In the place of a parent that
+    the user has named nothing is moved.
     """
 
     __slots__ = ("name", "parent")
@@ -135,11 +136,12 @@ class AuditDir:
     def _made(self) -> Iterator[int]:
         name = _last(self.parent)
         with _opened(_above(self.parent), _WAY) as top, contextlib.ExitStack() as stack:
-            parent, created = _open_or_make(name, _WAY | os.O_NOFOLLOW, top)
+            # Another parent is one that the user has named: what stands there instead is theirs.
+            parent, created = _open_or_make(name, _WAY | os.O_NOFOLLOW, top, is_ours=name == DEFAULT_PARENT)
             stack.callback(os.close, parent)
             if created or name == DEFAULT_PARENT:
                 _hide_from_git(parent)
-            directory, created = _open_or_make(self.name, _DIRECTORY, parent)
+            directory, created = _open_or_make(self.name, _DIRECTORY, parent, is_ours=True)
             stack.callback(os.close, directory)
             status = os.fstat(directory)
             if status.st_uid != os.geteuid():
@@ -166,13 +168,14 @@ def _opened(path: str, flags: int, directory: int | None = None) -> Iterator[int
         os.close(fd)
 
 
-def _open_or_make(name: str, flags: int, parent: int) -> tuple[int, bool]:
-    """Open a directory, or make it, and say whether it was made; what stands in its way is moved aside."""
+def _open_or_make(name: str, flags: int, parent: int, *, is_ours: bool) -> tuple[int, bool]:
+    """Open a directory, or make it, and say whether it was made; if `is_ours`, past what stands there."""
+    in_the_way = {errno.ELOOP, errno.ENOTDIR, errno.EACCES} if is_ours else set[int]()
     for _ in range(_RACES):
         try:
             return os.open(name, flags, dir_fd=parent), False
         except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EACCES}:
+            if error.errno != errno.ENOENT and error.errno not in in_the_way:
                 raise
         _set_aside_unless(_is_passable, parent, name)
         with contextlib.suppress(FileExistsError):
@@ -199,7 +202,9 @@ def _look(directory: int, name: str) -> os.stat_result | None:
 
 
 def _is_passable(status: os.stat_result) -> bool:
-    """Whether this is a directory that we may enter, as far as it is ours."""
+    """Whether this is a directory that we may enter, if it is ours; or a device, the system's own."""
+    if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        return True
     passable = status.st_uid != os.geteuid() or status.st_mode & 0o500 == 0o500
     return stat.S_ISDIR(status.st_mode) and passable
 
@@ -253,6 +258,9 @@ def _set_aside_unless(stays: Callable[[os.stat_result], bool], directory: int, n
         status = _look(directory, name)
         if status is None or stays(status):
             return
+        if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            # No agent makes a device without being root, and root's own must stay where they are.
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
         for number in range(1, 10_000):
             aside = f"{name}.set-aside-{number}"
             if _look(directory, aside) is None:

@@ -8,10 +8,8 @@ import contextlib
 import json
 import os
 import resource
-import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
 from delegate_job import locks
 from delegate_job.errors import DelegateJobError, RegistryError
@@ -22,6 +20,7 @@ from delegate_job.on_event import OnEvent
 from delegate_job.paths import RegistryPaths
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
+from delegate_job.starter import GATE, ownerless
 from delegate_job.supervisor import SIGNALS, Supervisor, own_lock
 from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
 
@@ -33,72 +32,8 @@ PORT = "broker_port"
 """The name of the registry's setting that remembers the broker's port."""
 FILES_WANTED = 65536
 _FILES_A_JOB = 6
-"""Descriptors that a job may need at once: its lock, a check with its pipes and log, a client of the broker."""
+"""Descriptors that a job may need at once: its lock, a check's pipes and log, a client of the broker."""
 _FILES_OF_OURS = 128
-
-
-def is_running(paths: RegistryPaths) -> bool:
-    """Return whether the registry has a supervisor."""
-    return locks.is_held(paths.supervisor_lock)
-
-
-def ownerless(registry: Registry) -> list[str]:
-    """Return the ids of unfinished jobs whose lock nobody holds."""
-    paths = registry.paths
-    return [job_id for job_id in registry.unfinished() if not locks.is_held(paths.job(job_id).lock)]
-
-
-def ensure_running(paths: RegistryPaths, environ: Mapping[str, str]) -> None:
-    """Start the registry's supervisor unless it runs; return at once.
-
-    Under the registry's lock, which the new process takes over and holds until it is the supervisor: of two
-    that start one, one waits, and a supervisor about to end has looked once more.
-    """
-    gate = locks.acquire(paths.gate, wait=5.0)
-    if gate is None:
-        return
-    try:
-        if not is_running(paths):
-            _spawn(paths, environ, gate)
-    finally:
-        os.close(gate)
-
-
-def supervise_argv(paths: RegistryPaths) -> list[str]:
-    """Return the command of a background supervisor."""
-    return [sys.executable, "-P", "-m", "delegate_job", "supervise", "--registry-dir", str(paths.root)]
-
-
-def _spawn(paths: RegistryPaths, environ: Mapping[str, str], gate: int) -> None:
-    log = os.open(paths.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        subprocess.Popen(
-            [*supervise_argv(paths), "--background"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env=environment(environ) | {_GATE: str(gate)},
-            start_new_session=True,
-            pass_fds=(gate,),
-        )
-    finally:
-        os.close(log)
-
-
-_GATE = "DELEGATE_JOB_GATE"
-_KEPT = frozenset(
-    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "SHELL", "TMPDIR", "TMUX_TMPDIR", "VIRTUAL_ENV"}
-)
-
-
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what a supervisor needs of the environment of whoever starts it: places, and nobody's secrets."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in _KEPT or name.startswith(("LC_", "XDG_", "PYTHON"))
-    }
 
 
 class Background:
@@ -253,7 +188,7 @@ def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> No
 
 def _close_gate() -> None:
     """Let go of the registry's lock, which whoever started us has handed on."""
-    number = os.environ.pop(_GATE, "")
+    number = os.environ.pop(GATE, "")
     if number.isdecimal():
         with contextlib.suppress(OSError):
             os.close(int(number))

@@ -92,6 +92,10 @@ def submit(
     operation_id: Annotated[
         str | None, typer.Option(metavar="KEY", help="Submit once, join afterwards.")
     ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it to the background.")] = False,
+    max_parallel: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Jobs at once in this registry; 0: any.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
@@ -138,7 +142,7 @@ def submit(
     )
     if dry_run:
         return foreground.dry_run(request, as_json=as_json)
-    return foreground.Submit(request, as_json=as_json).run()
+    return foreground.Submit(request, as_json=as_json, detach=detach, max_parallel=max_parallel).run()
 
 
 def _for_agent(words: list[str] | None) -> tuple[str, ...]:
@@ -292,6 +296,28 @@ def cancel(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = Fa
     from delegate_job import commands
 
     return commands.cancel(job_id, registry_dir, as_json=as_json)
+
+
+@app.command()
+def supervise(
+    max_parallel: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Jobs at once in this registry; 0: any.")
+    ] = None,
+    max_checks: Annotated[int, typer.Option(metavar="N", min=1, help="Checks side by side.")] = 2,
+    background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Own the jobs that nobody else owns, in the foreground; else this starts by itself.
+
+    Example: delegate-job supervise --max-parallel 4
+    """
+    from delegate_job import commands
+
+    del as_json  # Every command takes it; this one prints nothing but its log.
+    return commands.supervise(
+        registry_dir, max_parallel=max_parallel, max_checks=max_checks, in_background=background
+    )
 
 
 @app.command()

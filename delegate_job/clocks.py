@@ -78,7 +78,7 @@ class Clocks:
         return self._used.running and self.timeout_left <= 0
 
     def due_in(self, quiet_limit: float) -> float:
-        """Return the seconds until the next limit is reached if nothing happens; infinite when none is to come."""
+        """Return the seconds until the next limit if nothing happens; infinite when none is to come."""
         ahead = [self.timeout_left] if self._used.running else []
         if self._quiet.running and self.quiet_for < quiet_limit:
             ahead.append(quiet_limit - self.quiet_for)

@@ -1,21 +1,23 @@
 """What the commands do that own no job: find, show, wait, check, look, ask for the end. Not `submit`."""
 
+import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from delegate_job import client, journal
-from delegate_job.document import event_document, job_document, owner_of
+from delegate_job import client, journal, starter
+from delegate_job.document import event_document, job_document
 from delegate_job.errors import NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.exit_codes import ExitCode
 from delegate_job.job import JobState
 from delegate_job.output import local_time, print_job, print_jobs, print_json, print_json_array, printable
 from delegate_job.paths import RegistryPaths, absolute
-from delegate_job.registry import Registry
+from delegate_job.registry import MAX_PARALLEL, Registry
 from delegate_job.rows import Row, storable
 from delegate_job.settings import registry_dir as settled_registry_dir
 
@@ -23,9 +25,13 @@ CANCEL_TIMEOUT = 20.0
 """Seconds in which an owner must have ended a job that it is asked to cancel."""
 
 
-def open_registry(registry_dir: str | None) -> Registry:
-    """Open the registry that the options and the settings name."""
-    return Registry(RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ)))
+@contextlib.contextmanager
+def open_registry(registry_dir: str | None) -> Iterator[Registry]:
+    """Open the registry that the options and the settings name; see at the end that each job has an owner."""
+    with Registry(RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ))) as registry:
+        yield registry
+        sys.stdout.flush()
+        starter.ensure_running_for_ownerless(registry, os.environ)
 
 
 def status(job: str, registry_dir: str | None, *, connection: bool, as_json: bool) -> int:
@@ -271,9 +277,7 @@ def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:
 
 def _cancel(registry: Registry, row: Row) -> None:
     client.ask_to_cancel(registry, row, detail=f"by `delegate-job cancel` (pid {os.getpid()})")
-    if owner_of(row, registry.paths) is None:
-        _end_ownerless(registry, row.job.id)
-        return
+    starter.ensure_running_for_ownerless(registry, os.environ)
     try:
         client.wait(registry, [row.job.id], timeout=CANCEL_TIMEOUT)
     except client.WaitTimedOutError:
@@ -283,34 +287,19 @@ def _cancel(registry: Registry, row: Row) -> None:
         ) from None
 
 
-def _end_ownerless(registry: Registry, job_id: str) -> None:
-    from delegate_job.supervisor import Supervisor, own_lock
-    from delegate_job.wire import SilentWire
+def supervise(
+    registry_dir: str | None, *, max_parallel: int | None, max_checks: int, in_background: bool
+) -> int:
+    """Be the registry's supervisor until a signal comes; in the background, until nothing is left to own."""
+    from delegate_job import background
 
-    lock = own_lock(registry, job_id)
-    if lock is None:
-        client.wait(registry, [job_id], timeout=CANCEL_TIMEOUT)
-        return
-    supervisor = Supervisor(registry, SilentWire(), _Quiet())
-    supervisor.own(job_id, lock)
-    supervisor.run()
-
-
-class _Quiet:
-    """Hears of events and shows none."""
-
-    def happened(self, *_: object, **__: object) -> None:
-        """Nothing."""
-
-    def task(self, *_: object) -> None:
-        """Nothing."""
-
-    def tick(self) -> None:
-        """Nothing."""
-
-    def warn(self, text: str) -> None:
-        """Warnings are for people too."""
-        _warn(text)
+    paths = RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ))
+    if max_parallel is not None:
+        with Registry(paths) as registry:
+            registry.set(MAX_PARALLEL, str(max_parallel) if max_parallel else None)
+    idle_after = background.IDLE_AFTER if in_background else math.inf
+    background.supervise(paths, idle_after=idle_after, max_checks=max_checks)
+    return ExitCode.ACCEPTED
 
 
 def broker(port: int, *, observer: bool) -> int:

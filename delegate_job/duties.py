@@ -112,8 +112,7 @@ class Duties:
         if self._busy is Action.CHECK and owed is not Action.CHECK:
             self._stop_check.set()
         if owed is not Action.TELL:
-            # It answered before its Enter, which must not end up in the next message or in a dialog.
-            self._enter_at = None
+            self._enter_at = None  # What was answered before its Enter must not get it in the next round.
         if self._busy is not None:
             return
         if owed is Action.LAUNCH and not self._watching:
@@ -209,8 +208,8 @@ class Duties:
 
     def _say_vanished(self, why: str) -> None:
         # Its last words may stand in the file since the look: `exited` is more than `vanished`.
-        self._owned.drain()
-        if not self._exited and not self._job.done and self._job.state is not JobState.CHECKING:
+        said_all = self._owned.drain() and not self._exited
+        if said_all and self._job.state not in {JobState.CHECKING, JobState.DONE}:
             launcher.end_orphans(self._paths)
             self._exited = True
             self._owned.say(Kind.VANISHED, why)
@@ -291,8 +290,7 @@ class Duties:
     def _paste(self) -> None:
         # What stands in the files before the paste is of the round before. Not before the Enter: a program
         # that reads its terminal line by line has the text, and may answer, as soon as it is pasted.
-        self._owned.drain()
-        if self._exited or self._job.owed is not Action.TELL:
+        if not self._owned.drain() or self._exited or self._job.owed is not Action.TELL:
             return
         self._owned.say(Kind.TELLING, data={"how": "session"})
         self._owned.apply_own()
@@ -309,9 +307,8 @@ class Duties:
 
     def _relaunch(self) -> None:
         self._enter_at = None
-        if launcher.runner_state(self._paths) is RunnerState.RUNNING:
+        if launcher.runner_state(self._paths) is RunnerState.RUNNING or not self._owned.drain():
             return  # It has said that it ends; its lock comes free in a moment.
-        self._owned.drain()
         self._owned.say(Kind.TELLING, data={"how": "launch"})
         self._owned.apply_own()
         try:

@@ -5,13 +5,14 @@ Not the options (`cli`) and not the loop (`supervisor`).
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from delegate_job import briefing
-from delegate_job.document import attach_command, event_document, job_document
+from delegate_job import briefing, starter
+from delegate_job.document import attach_command, event_document, job_document, own_command
 from delegate_job.errors import NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event
 from delegate_job.exit_codes import ExitCode, exit_code_of
@@ -19,10 +20,20 @@ from delegate_job.job import Job, JobSpec, Outcome
 from delegate_job.on_event import OnEvent
 from delegate_job.output import SubmitOutput, print_json
 from delegate_job.paths import RegistryPaths
-from delegate_job.registry import Registry
+from delegate_job.registry import MAX_PARALLEL, Registry
 from delegate_job.rows import Row
-from delegate_job.submission import Registered, Request, find_same, new_id, plan, register, warnings_for
+from delegate_job.submission import (
+    OperationTakenError,
+    Registered,
+    Request,
+    find_same,
+    new_id,
+    plan,
+    register,
+    warnings_for,
+)
 from delegate_job.supervisor import Supervisor
+from delegate_job.wire import Wire
 
 
 def read_prompt(text: str | None, file: str | None, stdin: IO[bytes]) -> bytes:
@@ -50,6 +61,8 @@ class Submit:
 
     request: Request
     as_json: bool
+    detach: bool = False
+    max_parallel: int | None = None
 
     def run(self) -> int:
         """Register the job, see it to its end and return the exit code."""
@@ -59,13 +72,26 @@ class Submit:
         except RegistryError as error:
             raise NotStartedError(error.message, hint=error.hint) from error
         with registry:
-            same = find_same(registry, self.request)
-            return self._join(registry, same) if same is not None else self._own(registry)
+            if self.max_parallel is not None:
+                registry.set(MAX_PARALLEL, str(self.max_parallel) if self.max_parallel else None)
+            return self._submit(registry)
+
+    def _submit(self, registry: Registry) -> int:
+        same = find_same(registry, self.request)
+        if same is not None:
+            return self._join(registry, same)
+        try:
+            return self._leave(registry) if self.detach else self._own(registry)
+        except OperationTakenError:
+            return self._submit(registry)
 
     def _join(self, registry: Registry, row: Row) -> int:
         output = SubmitOutput(as_json=self.as_json)
         output.registered(row.job, _attach(row.job, registry.paths))
         output.warn(f"operation id {self.request.operation_id!r} is known: joining its job")
+        if self.detach:
+            return self._left(registry, row.job, output)
+        starter.ensure_running_for_ownerless(registry, self.request.environ)
         from delegate_job import client
 
         (row,) = client.wait(registry, [row.job.id], warn=output.warn)
@@ -74,30 +100,74 @@ class Submit:
     def _own(self, registry: Registry) -> int:
         spec = plan(self.request, new_id())
         output = SubmitOutput(as_json=self.as_json)
-        for warning in warnings_for(spec, registry.paths):
-            output.warn(warning)
-        registered = _registered(registry, self.request, spec)
-        job = registered.row.job
-        output.registered(job, _attach(job, registry.paths))
-        listener = _Listener(output, _on_event(job.spec, self.request.environ))
-        supervisor = Supervisor(registry, registered.wire, listener)
-        supervisor.own(job.id, registered.lock)
-        try:
-            supervisor.run()
-        finally:
-            listener.stop()
+        listener = _Listener(output, _on_event(spec, self.request.environ))
+        wires: list[Wire] = []
+        supervisor = Supervisor(registry, listener, lambda _: wires[0], leaves_on=_leaves_on())
+        # From here on a signal is a message: there is no job yet, or a whole one that has heard of it.
+        with supervisor.hearing_signals():
+            job = self._registered(registry, spec, output, wires, supervisor)
+            try:
+                supervisor.run()
+            finally:
+                listener.stop()
         return self._finish(registry, registry.row(job.id).job, output, signum=supervisor.signum)
 
+    def _registered(
+        self,
+        registry: Registry,
+        spec: JobSpec,
+        output: SubmitOutput,
+        wires: list[Wire],
+        supervisor: Supervisor,
+    ) -> Job:
+        for warning in warnings_for(spec, registry.paths):
+            output.warn(warning)
+        registered = _register(registry, self.request, spec, owned=True)
+        wires.extend(filter(None, [registered.wire]))
+        job = registered.row.job
+        output.registered(job, _attach(job, registry.paths))
+        supervisor.own(job.id, registered.lock)
+        return job
+
+    def _leave(self, registry: Registry) -> int:
+        """Register the job for the background supervisor, print where it is, and see that there is one."""
+        spec = plan(self.request, new_id())
+        output = SubmitOutput(as_json=self.as_json)
+        for warning in warnings_for(spec, registry.paths):
+            output.warn(warning)
+        job = _register(registry, self.request, spec, owned=False).row.job
+        return self._left(registry, job, output)
+
+    def _left(self, registry: Registry, job: Job, output: SubmitOutput) -> int:
+        output.registered(job, _attach(job, registry.paths))
+        if self.as_json:
+            print_json(job_document(registry.row(job.id), registry.paths))
+        else:
+            output.line(job.spec.log_dir)
+        starter.ensure_running(registry.paths, self.request.environ)
+        return ExitCode.ACCEPTED
+
     def _finish(self, registry: Registry, job: Job, output: SubmitOutput, *, signum: int | None) -> int:
+        if not job.done:
+            output.left(job, own_command(registry.paths, "wait", job.id))
+            starter.ensure_running(registry.paths, self.request.environ)
         if self.as_json:
             print_json(job_document(registry.row(job.id), registry.paths))
         output.finished(job)
         return _exit_code(job, signum)
 
 
-def _registered(registry: Registry, request: Request, spec: JobSpec) -> Registered:
+def _leaves_on() -> frozenset[int]:
+    """Return the signals that hand the job over; without a terminal Ctrl-C is a program's word: cancel."""
+    hand_over = {signal.SIGHUP, signal.SIGTSTP}
+    return frozenset(
+        hand_over | {signal.SIGINT} if sys.stdin is not None and sys.stdin.isatty() else hand_over
+    )
+
+
+def _register(registry: Registry, request: Request, spec: JobSpec, *, owned: bool) -> Registered:
     try:
-        return register(registry, request, spec)
+        return register(registry, request, spec, owned=owned)
     except RegistryError as error:
         raise NotStartedError(error.message, hint=error.hint) from error
 

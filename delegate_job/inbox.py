@@ -90,6 +90,10 @@ class Inbox:
         reports = self._read_reports()
         received_at = journal.now()
         said = self._parse(control, received_at)
+        if reports.more:
+            # What `exited` must not overtake may lie behind what was taken in: it is read again later.
+            said = [event for event in said if event.kind != Kind.EXITED]
+            control = control._replace(position=self.control_at)
         reported = [
             journal.parse(line, job_id=self._job_id, source=Source.AGENT, received_at=received_at)
             for line in reports.lines

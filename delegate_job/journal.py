@@ -25,6 +25,8 @@ MAX_NAME = 128
 """Characters of an id or a kind; a line with a longer one is not read."""
 MAX_READ = 1024 * 1024
 """Bytes that one call of `read_new` takes in."""
+MAX_LINES = 256
+"""Lines that one call of `read_new` takes in, with the empty ones: each may cost its reader a transaction."""
 _MAX_DEPTH = 32
 _FIELDS = frozenset({"id", "job_id", "kind", "at", "detail", "data"})
 
@@ -142,7 +144,7 @@ def append_event(
 
 
 def read_new(fd: int, position: Position) -> Batch:
-    """Return the whole lines behind `position`, taking in at most `MAX_READ` bytes.
+    """Return the whole lines behind `position`, taking in at most `MAX_READ` bytes and `MAX_LINES` lines.
 
     A file with another inode, a smaller one, or one in which no line ended there, is read from its start:
     repeats are known by their ids. A last line without its newline is left for the next call, unless it is
@@ -151,13 +153,15 @@ def read_new(fd: int, position: Position) -> Batch:
     status = os.fstat(fd)
     offset = position.offset if _is_same(fd, status, position) else 0
     chunk = os.pread(fd, MAX_READ, offset)
-    whole = chunk.rfind(b"\n") + 1
-    lines = [line for line in chunk[:whole].split(b"\n") if 0 < len(line) <= MAX_LINE]
+    *pieces, left = chunk[: chunk.rfind(b"\n") + 1].split(b"\n", MAX_LINES)
+    whole = sum(map(len, pieces)) + len(pieces)
+    lines = [line for line in pieces if 0 < len(line) <= MAX_LINE]
     if not whole and len(chunk) > MAX_LINE:
         offset = _behind_hole(fd, offset + len(chunk), status.st_size)
     else:
         offset += whole
-    return Batch(lines, Position(status.st_ino, offset), len(chunk) == MAX_READ and offset < status.st_size)
+    more = bool(left) or (len(chunk) == MAX_READ and offset < status.st_size)
+    return Batch(lines, Position(status.st_ino, offset), more)
 
 
 def parse(line: bytes, *, job_id: str, source: "Source", received_at: str) -> "Event | None":

@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ __all__ = [
     "LaunchFile",
     "Record",
     "RunnerState",
-    "change_argv",
     "end_orphans",
     "read_launch_file",
     "read_record",
@@ -65,6 +64,8 @@ class Record:
 
     runner: Process | None = None
     agent: Process | None = None
+    ended: bool = False
+    """The runner has seen the end of its whole tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,17 @@ class LaunchFile:
 def write_launch_file(
     paths: JobPaths, *, argv: Sequence[str], cwd: str | Path, env: Mapping[str, str]
 ) -> None:
-    """Write what to start, with the file limit and umask of this process; 0600, whole or not at all.
+    """Write what to start; 0600, whole or not at all.
+
+    File limit and umask are those of this process, or of the one that wrote the job's first launch file.
 
     Arguments, names and values may hold any bytes but NUL, as Python carries them (surrogateescape).
     OSError when it cannot be written.
     """
-    limits = {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "umask": _umask()}
+    try:
+        limits = read_launch_file(paths).limits
+    except (OSError, ValueError):
+        limits = {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "umask": _umask()}
     _write(paths, LaunchFile(tuple(argv), str(cwd), dict(env), limits))
 
 
@@ -100,11 +106,6 @@ def read_launch_file(paths: JobPaths) -> LaunchFile:
         return LaunchFile(tuple(fields["argv"]), fields["cwd"], fields["env"], fields["limits"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{paths.launch} is damaged") from error
-
-
-def change_argv(paths: JobPaths, argv: Sequence[str]) -> None:
-    """Write another argv for the next launch, with all else as the user had it at submit."""
-    _write(paths, replace(read_launch_file(paths), argv=tuple(argv)))
 
 
 def runner_argv(paths: JobPaths) -> list[str]:
@@ -160,17 +161,20 @@ def read_record(paths: JobPaths) -> Record:
     except OSError:
         return Record()
     found = dict(filter(None, map(_parse_member, lines)))
-    return Record(found.get("runner"), found.get("agent"))
+    return Record(found.get("runner"), found.get("agent"), ended=runner.ENDED in lines)
 
 
 def stop_agent(paths: JobPaths, timeout: float = STOP_WAIT) -> bool:
     """End the job's agent with its whole process tree; return whether all of it is gone.
 
     The runner is asked first and has `timeout` seconds for it. If it does not, it is killed, with its tree.
-    Harmless when nothing runs.
+    A runner that tmux has started but that has not come to its lock yet will not start the agent. Harmless
+    when nothing runs.
     """
+    if runner_state(paths) is RunnerState.STARTING and _forbid_to_start(paths):
+        return True
     if runner_state(paths) is RunnerState.RUNNING:
-        record = retry_until(lambda: _whole(read_record(paths)), timeout=1.0, interval=0.01) or Record()
+        record = retry_until(lambda: _whole(read_record(paths)), timeout=5.0, interval=0.01) or Record()
         if record.runner:
             processes.send(record.runner, signal.SIGTERM)
         if not retry_until(lambda: not locks.is_held(paths.runner_lock), timeout=timeout, interval=0.02):
@@ -206,10 +210,11 @@ def end_orphans(paths: JobPaths) -> int:
 
 
 def _orphans(paths: JobPaths) -> list[Process]:
-    record, living = read_record(paths), processes.table()
-    if record.runner is None:
+    record = read_record(paths)
+    if record.runner is None or record.ended:
         return []
-    mark = os.fsencode(f"{runner.MARK}={paths.root.name}")
+    living = processes.table()
+    mark = os.fsencode(f"{runner.MARK}={runner.mark(str(paths.root), paths.runner_lock.stat())}")
     roots = {process.pid for process in living.values() if processes.carries(process.pid, mark)}
     if record.agent and _lives(record.agent, living):
         roots.add(record.agent.pid)
@@ -267,6 +272,18 @@ def _forget_runner(paths: JobPaths) -> None:
         os.ftruncate(fd, 0)
     finally:
         os.close(fd)
+
+
+def _forbid_to_start(paths: JobPaths) -> bool:
+    """Leave word for a runner that may still come; False when it has come."""
+    fd = locks.acquire(paths.runner_lock)
+    if fd is None:
+        return False
+    try:
+        os.pwrite(fd, f"{runner.ENDED}\n".encode(), 0)
+    finally:
+        os.close(fd)
+    return True
 
 
 def _umask() -> int:

@@ -1,11 +1,13 @@
 """`--on-event`: the user's command, run for each applied event with its JSON on stdin. Never in the way."""
 
 import json
+import math
 import os
 import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ class OnEvent:
         self._workdir = workdir
         self._environ = dict(environ)
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._deadline = math.inf
         self._thread = threading.Thread(target=self._work, name="on-event", daemon=True)
         self._thread.start()
 
@@ -33,15 +36,18 @@ class OnEvent:
         self._events.put(None)
 
     def stop(self) -> None:
-        """Wait until the command ran for what was put so far, at most as long as one run may take."""
+        """Let the command run for what was put so far, for as long in all as one run may take."""
+        self._deadline = time.monotonic() + RUN_TIMEOUT
         self._events.put(None)
         self._thread.join(RUN_TIMEOUT + 1)
 
     def _work(self) -> None:
         while (document := self._events.get()) is not None:
-            self._run(json.dumps(document).encode() + b"\n")
+            left = self._deadline - time.monotonic()
+            if left > 0:
+                self._run(json.dumps(document).encode() + b"\n", min(left, RUN_TIMEOUT))
 
-    def _run(self, message: bytes) -> None:
+    def _run(self, message: bytes, timeout: float) -> None:
         try:
             process = subprocess.Popen(
                 self._argv,
@@ -55,7 +61,7 @@ class OnEvent:
         except OSError:
             return
         try:
-            process.communicate(message, timeout=RUN_TIMEOUT)
+            process.communicate(message, timeout=timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -161,6 +161,11 @@ class SubmitOutput:
             with contextlib.suppress(OSError):
                 print(f"\r\x1b[K{text}", end="", file=self._live, flush=True)
 
+    def left(self, job: Job, wait: str) -> None:
+        """The job goes on without this process: say how to get back to it."""
+        self._clear()
+        print(f"job {job.id} goes on in the background; back to it: {wait}", file=sys.stderr, flush=True)
+
     def finished(self, job: Job) -> None:
         """Show how the job ended; the last line is the audit directory."""
         self._job = None

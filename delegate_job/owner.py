@@ -30,8 +30,8 @@ SAVE_EVERY = 30.0
 """Seconds after which the clocks are written down when no event did it."""
 _LATER = 0.01
 """Seconds after a limit at which it is looked at: never a moment too early."""
-_READS_A_STEP = 8
-"""Chunks of a flooded inbox that are taken in before other jobs have their turn."""
+_ROUNDS_A_STEP = 8
+"""Looks at a flooded inbox before other jobs and signals have their turn."""
 
 
 class Listener(Protocol):
@@ -119,6 +119,7 @@ class OwnedJob:
         )
         self._clocks.follow(self.job.state)
         self._stalled = False
+        self._unfinished = False
         self._own: deque[Event] = deque()
         self._heard: deque[bytes] = deque()
         self._results: deque[Finished] = deque()
@@ -167,10 +168,11 @@ class OwnedJob:
         self._results.append(message)
 
     def step(self) -> None:
-        """Do everything that can be done now without waiting."""
-        while True:
+        """Do what can be done now without waiting; of a flood of reports a part."""
+        self._unfinished = True
+        for _ in range(_ROUNDS_A_STEP):
             before = (self.sequence, len(self._own), len(self._results))
-            self.drain()
+            drained = self.drain()
             for do in (
                 self._take_heard,
                 self._take_results,
@@ -183,11 +185,14 @@ class OwnedJob:
                 do()
             self.apply_own()
             if (self.sequence, len(self._own), len(self._results)) == before:
+                self._unfinished = not drained
                 break
         self._save_clocks()
 
     def next_step_in(self) -> float:
         """Return the seconds until this job wants a step even if nothing is heard."""
+        if self._unfinished:
+            return 0.0
         limit = self.job.spec.idle_timeout or STALLED_AFTER
         return min(self.duties.next_step_in(), self._clocks.due_in(limit) + _LATER)
 
@@ -255,15 +260,13 @@ class OwnedJob:
 
     # -- hearing
 
-    def drain(self) -> None:
-        """Apply all that the job's files hold now."""
-        for _ in range(_READS_A_STEP):
-            reading = self._inbox.read()
-            if reading.unreadable:
-                self._say_unreadable(reading)
-            self._apply_reading(reading)
-            if not reading.more:
-                break
+    def drain(self) -> bool:
+        """Apply what the job's files hold now, of a flood a part; return whether that was all."""
+        reading = self._inbox.read()
+        if reading.unreadable:
+            self._say_unreadable(reading)
+        self._apply_reading(reading)
+        return not reading.more
 
     def _apply_reading(self, reading: Reading) -> None:
         for event in reading.events[:-1]:
@@ -276,9 +279,9 @@ class OwnedJob:
         self._inbox.keep(reading)
 
     def _say_unreadable(self, reading: Reading) -> None:
-        # The id is the place, so that lines which are read again after a crash are not counted twice.
+        # The id is where they begin, so that lines which are read again after a crash are not counted twice.
         at = journal.now()
-        place = f"unreadable-{reading.reports.inode}-{reading.reports.offset}"
+        place = f"unreadable-{reading.reports.inode}-{self._inbox.reports_at.offset}"
         detail = f"{reading.unreadable} lines in reports.jsonl are no reports of this job"
         self._apply(Event(place, self.job.id, Kind.UNREADABLE, Source.OWNER, at, detail, {}, at))
 

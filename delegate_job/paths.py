@@ -151,7 +151,7 @@ class JobPaths(NamedTuple):
     @property
     def fallback_log_dir(self) -> Path:
         """The audit directory of a job whose work dir cannot be written."""
-        return self.root / "audit"
+        return self.root / "audit" / self.root.name
 
     def validation_log(self, attempt: int) -> Path:
         """The output of the check number `attempt`, from 1."""

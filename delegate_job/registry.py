@@ -296,7 +296,7 @@ class Registry:
         return None if found is None else str(found["value"])
 
     def may_launch(self, job_id: str) -> bool:
-        """Return whether there is room for this job: as many run at once as MAX_PARALLEL says, oldest first."""
+        """Return whether there is room for this job: at most MAX_PARALLEL run at once, oldest first."""
         most = self.get(MAX_PARALLEL)
         if most is None:
             return True

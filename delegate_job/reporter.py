@@ -123,12 +123,15 @@ def report(
     """Record a new event in the job's file, then announce it until `deadline` (on the monotonic clock)."""
     event = journal.new_event(target.job_id, kind, detail, data)
     line = journal.encode(event)
-    not_recorded = _record(target.log_dir, line)
+    not_recorded = _record(target.log_dir, target.job_id, line)
     not_sent = _send(target, mqtt.report_topic(target.job_id, kind), line.strip(), deadline)
     return Report(event, not not_recorded, not not_sent, not_recorded, not_sent)
 
 
-def _record(log_dir: str, line: bytes) -> str:
+def _record(log_dir: str, job_id: str, line: bytes) -> str:
+    # A path from the environment: a directory of another name is not ours to make right, or to write into.
+    if log_dir.rstrip("/").rpartition("/")[2] != job_id:
+        return "its log directory is not named like the job"
     try:
         AuditDir.at(log_dir).append_line(REPORTS, line)
     except OSError as error:

@@ -17,12 +17,14 @@ GRACE = 3.0
 """Seconds that what the agent left behind gets to end by itself: longer than `publish` may take."""
 LOCK_WAIT = 2.0
 """Seconds to wait for the lock: somebody who only probes it holds it for a moment."""
+ENDED = "ended"
+"""The last line of the lock file when nothing runs any more, and nothing is to run before the next start."""
 MARK = "DELEGATE_JOB_RUNNER"
-"""In the agent's environment: the job's id, by which orphans are known when this process was killed."""
+"""In the agent's environment: `mark`, by which orphans are known when this process was killed."""
 NOT_STARTED = 127
 """Exit code when there is no agent."""
-ALREADY_RUNNING = 75
-"""Exit code when the job has a runner already."""
+NOT_TO_RUN = 75
+"""Exit code when another holds the lock, or the lock file is not as empty as `launcher.start` has made it."""
 
 _GO = b"g"
 _OF_THE_PANE = ("TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION")
@@ -31,16 +33,16 @@ _OF_THE_PANE = ("TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION")
 def main(job_dir: str) -> int:
     """Run the agent of a job; return its exit code, 128+n for a signal."""
     lock = _take_lock(f"{job_dir}/runner.lock")
-    if lock is None:
-        _say("delegate-job: another runner has this job")
-        return ALREADY_RUNNING
+    if lock is None or os.fstat(lock).st_size:
+        _say("delegate-job: this job has a runner, or has had one, or is not to have one any more")
+        return NOT_TO_RUN
     go_read, go = os.pipe()
     failure, failure_write = os.pipe()
     agent = os.fork()
     if not agent:
         os.close(go)
         os.close(failure)
-        _become_agent(job_dir, go_read, failure_write)
+        _become_agent(job_dir, mark(job_dir, os.fstat(lock)), go_read, failure_write)
     os.close(go_read)
     os.close(failure_write)
     return _see_through(job_dir, agent, lock, go, failure)
@@ -60,27 +62,34 @@ def _take_lock(path: str) -> int | None:
     return None
 
 
-def _become_agent(job_dir: str, go: int, failure: int) -> "NoReturn":
+def mark(job_dir: str, lock: os.stat_result) -> str:
+    """Return what names one job on this machine by whatever path: its id and its lock file's inode."""
+    return f"{_job_id(job_dir)}:{lock.st_dev:x}:{lock.st_ino:x}"
+
+
+def _become_agent(job_dir: str, marked: str, go: int, failure: int) -> "NoReturn":
     """In the forked child: prepare while the parent prepares itself, wait for its word, become the agent."""
     argv: list[str] = []
     try:
         launch = _read_launch_file(job_dir)
         argv = launch["argv"]
         of_the_pane = {name: os.environ[name] for name in _OF_THE_PANE if name in os.environ}
-        env = launch["env"] | of_the_pane | {"PWD": launch["cwd"], MARK: _job_id(job_dir)}
+        env = launch["env"] | of_the_pane | {"PWD": launch["cwd"], MARK: marked}
         _enter(launch["cwd"])
         _restore(launch["limits"])
         if os.read(go, 1) == _GO:
             os.execvpe(argv[0], argv, env)  # noqa: S606 - there is no shell, on purpose
     except BaseException as error:  # noqa: BLE001 - whatever it is, the child must say it and must not return
         _write(failure, _why(error, argv).encode(errors="replace"))
-    os._exit(NOT_STARTED)
+    finally:
+        os._exit(NOT_STARTED)
 
 
 def _read_launch_file(job_dir: str) -> "dict[str, Any]":
     import json
 
-    with open(f"{job_dir}/launch.json", encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms
+    path = f"{job_dir}/launch.json"
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms of start-up
         launch: dict[str, Any] = json.load(file)
     return launch
 
@@ -119,7 +128,7 @@ def _why(error: BaseException, argv: list[str]) -> str:
 
     if isinstance(error, _NoWorkDirError):
         return str(error)
-    if not argv:
+    if not (isinstance(argv, list) and argv):
         return f"cannot read launch.json: {error!r}".replace("\n", " ")
     program, number = repr(argv[0]), getattr(error, "errno", None)
     if number == errno.ENOENT:
@@ -143,6 +152,7 @@ def _see_through(job_dir: str, agent: int, lock: int, go: int, failure: int) -> 
     if why := os.read(failure, 65536).decode(errors="replace"):
         _say(f"delegate-job: {why}")
         _tell(job_dir, "spawn_failed", why, {})
+        os.pwrite(lock, f"{ENDED}\n".encode(), os.fstat(lock).st_size)
         return NOT_STARTED
     argv0 = _read_launch_file(job_dir)["argv"][0]
     _tell(job_dir, "spawned", None, {"pid": agent, "start": start, "argv0": argv0})
@@ -152,6 +162,8 @@ def _see_through(job_dir: str, agent: int, lock: int, go: int, failure: int) -> 
     how = {"killed": killed, "asked": tree.asked or None, "signal": -code if code and code < 0 else None}
     exit_code = 128 - code if code and code < 0 else code
     _tell(job_dir, "exited", None, {"exit_code": exit_code, **how})
+    if tree.wait_until_empty(0):
+        os.pwrite(lock, f"{ENDED}\n".encode(), os.fstat(lock).st_size)
     return exit_code or 0
 
 
@@ -161,7 +173,6 @@ def _record(lock: int, agent: int) -> str | None:
 
     boot, start = processes.boot_id(), processes.start_of(agent)
     text = f"runner {os.getpid()} {processes.start_of(os.getpid())} {boot}\nagent {agent} {start} {boot}\n"
-    os.ftruncate(lock, 0)
     os.pwrite(lock, text.encode(), 0)
     return start
 

@@ -3,6 +3,7 @@
 Not its life: that is `supervisor`. What is refused here is refused before anything was made.
 """
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -17,7 +18,7 @@ from delegate_job.agents import agent_named
 from delegate_job.agents.base import Agent
 from delegate_job.agents.instructions import prompt_text
 from delegate_job.audit import DEFAULT_PARENT, AuditDir
-from delegate_job.errors import NotStartedError, RegistryError, UsageError
+from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobSpec
 from delegate_job.mqtt import Address, Connection, parse_url, write_connection
@@ -156,51 +157,63 @@ def find_same(registry: Registry, request: Request) -> Row | None:
     return row
 
 
+class OperationTakenError(DelegateJobError):
+    """Another submit with the same operation id was faster; its job is the one to join."""
+
+
 def register(registry: Registry, request: Request, spec: JobSpec, *, owned: bool = True) -> Registered:
     """Make the job: directory and lock first, broker, then the row that makes it a job.
 
-    A process killed in between leaves a directory without a row, which is no job. With `owned` the caller owns
-    the job: its lock and its wire are returned; else the lock is free and the broker is its owner's matter.
-    NotStartedError when the broker or the directories can't be made.
+    With `owned` the caller owns the job: its lock and its wire are returned; else the lock is free again and
+    the broker is its owner's matter. What was made is removed when it fails; a process that is ended in
+    between leaves a directory without a row, which is no job. OperationTakenError when the operation id has
+    a job by now, NotStartedError when the broker or the directories can't be made.
     """
-    paths = registry.paths.job(spec.id)
-    address = None if request.settings.broker is None else parse_url(request.settings.broker)
-    wire: Wire | None = None
-    try:
-        lock = _make_directory(paths)
-        spec = _with_log_dir(spec, paths, address)
-        _write_private(paths.prompt, request.prompt)
-        briefing.write_environ(paths.environ, request.environ)
-        if address is not None:
-            wire = ExternalWire(address)
-            wire.check(spec.id)
-        elif owned:
-            wire = EmbeddedWire(socket_path=paths.broker_socket)
-        _write_connection(spec, registry.paths, address)
-        row = _add(registry, spec)
-    except OSError as error:
-        _undo(paths, wire)
-        raise NotStartedError(f"{error.filename or paths.root}: {error.strerror}") from error
-    except BaseException:
-        _undo(paths, wire)
-        raise
+    with contextlib.ExitStack() as undo:
+        try:
+            made = _make(registry, request, spec, undo, owned=owned)
+        except OSError as error:
+            raise NotStartedError(f"{error.filename or registry.paths.root}: {error.strerror}") from error
+        undo.pop_all()
     if not owned:
-        os.close(lock)
-    return Registered(row, lock, wire)
+        os.close(made.lock)
+    return made
 
 
-def _undo(paths: JobPaths, wire: Wire | None) -> None:
-    if wire is not None:
-        wire.stop()
-    shutil.rmtree(paths.root, ignore_errors=True)
-
-
-def _make_directory(paths: JobPaths) -> int:
+def _make(
+    registry: Registry, request: Request, spec: JobSpec, undo: contextlib.ExitStack, *, owned: bool
+) -> Registered:
+    paths = registry.paths.job(spec.id)
     paths.root.mkdir(mode=0o700)
+    # The caller's environment is in there: it must not outlive a job that never was.
+    undo.callback(shutil.rmtree, paths.root, ignore_errors=True)
     lock = locks.acquire(paths.lock)
     if lock is None:
         raise RegistryError(f"{paths.lock} is held by another process")
-    return lock
+    undo.callback(os.close, lock)
+    address = None if request.settings.broker is None else parse_url(request.settings.broker)
+    spec = _with_log_dir(spec, paths, address)
+    undo.callback(_remove_empty, spec.log_dir)
+    _write_private(paths.prompt, request.prompt)
+    briefing.write_environ(paths.environ, request.environ)
+    _write_connection(spec, registry.paths, address)
+    wire = _wire(spec, paths, address, owned=owned)
+    if wire is not None:
+        undo.callback(wire.stop)
+    return Registered(_add(registry, spec), lock, wire)
+
+
+def _wire(spec: JobSpec, paths: JobPaths, address: Address | None, *, owned: bool) -> Wire | None:
+    if address is None:
+        return EmbeddedWire(socket_path=paths.broker_socket) if owned else None
+    wire = ExternalWire(address)
+    wire.check(spec.id)
+    return wire
+
+
+def _remove_empty(directory: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)  # noqa: PTH106 - the text as it is; only ever ours when it is empty
 
 
 def _with_log_dir(spec: JobSpec, paths: JobPaths, address: Address | None) -> JobSpec:
@@ -221,7 +234,7 @@ def _write_private(path: Path, content: bytes) -> None:
 
 
 def _write_connection(spec: JobSpec, registry: RegistryPaths, address: Address | None) -> None:
-    """Write where the job's log is, and an external broker, for the owner to come; it adds what is its own."""
+    """Write where the log is, and an external broker, for the owner to come; it adds what is its own."""
     connection = Connection(
         job_id=spec.id,
         log_dir=spec.log_dir,
@@ -241,6 +254,6 @@ def _add(registry: Registry, spec: JobSpec) -> Row:
     try:
         return registry.add(Job(spec, created_at=at), event)
     except sqlite3.IntegrityError as error:
-        raise RegistryError(
+        raise OperationTakenError(
             f"another submit with operation id {spec.operation_id!r} was faster", hint="submit it again"
         ) from error

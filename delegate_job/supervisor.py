@@ -98,6 +98,7 @@ class Supervisor:
         if owned.waits_for_launch:
             self._waiting[job_id] = None
         self._soon[job_id] = 0.0
+        owned.take_over()
         return owned
 
     def __len__(self) -> int:
@@ -107,7 +108,7 @@ class Supervisor:
         return job_id in self._jobs
 
     def run(self, stay: Callable[[], bool] = lambda: False) -> None:
-        """Run until every job is settled and `stay` (asked each round) says no, or until the jobs are left."""
+        """Run until all jobs are settled and `stay`, asked each round, says no; or until they are left."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         try:
             while (stay() or self._jobs) and not self._leaves():

@@ -140,8 +140,8 @@ class EmbeddedWire(Wire):
     """The broker in our own process, on loopback sockets that listen from the moment this object exists.
 
     amqtt is imported only when it starts: until then early clients queue in the sockets' backlog. `port` is
-    taken if it is free (0: any). `socket_path` is for the Unix socket, which our own processes prefer: between
-    two owners a stranger can take a TCP port.
+    taken if it is free (0: any). `socket_path` is for the Unix socket, which our own processes prefer:
+    between two owners a stranger can take a TCP port.
     """
 
     def __init__(self, *, port: int = 0, socket_path: Path | None = None) -> None:

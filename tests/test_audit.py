@@ -282,3 +282,15 @@ def test_a_failed_copy_leaves_the_old_file_and_no_other(audit: AuditDir) -> None
         audit.copy_in("file", audit.parent)
     assert _names(audit.path) == ["file"]
     assert (Path(audit.path) / "file").read_bytes() == b"old"
+
+
+def test_nothing_is_moved_but_below_a_parent_of_our_name(place: Place) -> None:
+    """A file where the user's own log directory should be stays, and so does a device."""
+    (place.work / "logs").write_text("mine")
+    assert not AuditDir(place.work / "logs", "job").create()
+    assert (place.work / "logs").read_text() == "mine"
+    before = Path("/dev/null").stat()
+    for path in ("/dev/null", "/dev/null/job"):
+        with pytest.raises(OSError):
+            AuditDir.at(path).append_line("reports.jsonl", b"\n{}\n")
+    assert Path("/dev/null").stat().st_rdev == before.st_rdev

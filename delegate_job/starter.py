@@ -1,0 +1,86 @@
+"""Starts the background supervisor of a registry when a job needs one. Not what that does: `background`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from delegate_job import locks
+from delegate_job.paths import RegistryPaths
+from delegate_job.registry import Registry
+
+GATE = "DELEGATE_JOB_GATE"
+"""The variable that hands the descriptor of the registry's lock on to a new supervisor."""
+_KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "SHELL", "TMPDIR", "TMUX_TMPDIR", "VIRTUAL_ENV"}
+)
+
+
+def is_running(paths: RegistryPaths) -> bool:
+    """Return whether the registry has a supervisor."""
+    return locks.is_held(paths.supervisor_lock)
+
+
+def ownerless(registry: Registry) -> list[str]:
+    """Return the ids of unfinished jobs whose lock nobody holds."""
+    paths = registry.paths
+    return [job_id for job_id in registry.unfinished() if not locks.is_held(paths.job(job_id).lock)]
+
+
+def ensure_running_for_ownerless(registry: Registry, environ: Mapping[str, str]) -> None:
+    """Start the registry's supervisor when an unfinished job has no owner and there is no supervisor."""
+    if not is_running(registry.paths) and ownerless(registry):
+        ensure_running(registry.paths, environ)
+
+
+def ensure_running(paths: RegistryPaths, environ: Mapping[str, str]) -> None:
+    """Start the registry's supervisor unless it runs; return at once.
+
+    Under the registry's lock, which the new process takes over and holds until it is the supervisor: of two
+    that start one, one waits, and a supervisor about to end has looked once more.
+    """
+    gate = locks.acquire(paths.gate, wait=5.0)
+    if gate is None:
+        return
+    try:
+        if not is_running(paths):
+            _spawn(paths, environ, gate)
+    finally:
+        os.close(gate)
+
+
+def supervise_argv(paths: RegistryPaths) -> list[str]:
+    """Return the command of a background supervisor."""
+    return [sys.executable, "-P", "-m", "delegate_job", "supervise", "--registry-dir", str(paths.root)]
+
+
+def _spawn(paths: RegistryPaths, environ: Mapping[str, str], gate: int) -> None:
+    log = os.open(paths.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        subprocess.Popen(
+            [*supervise_argv(paths), "--background"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=environment(environ) | {GATE: str(gate)},
+            start_new_session=True,
+            pass_fds=(gate,),
+        )
+    finally:
+        os.close(log)
+
+
+GATE = "DELEGATE_JOBGATE"
+_KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "SHELL", "TMPDIR", "TMUX_TMPDIR", "VIRTUAL_ENV"}
+)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a supervisor needs of its starter's environment: places, and nobody's secrets."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _KEPT or name.startswith(("LC_", "XDG_", "PYTHON"))
+    }
