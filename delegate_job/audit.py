@@ -105,6 +105,17 @@ class AuditDir:
                 raise
             return None
 
+    def remove(self) -> None:
+        """Remove the directory with all that is in it; links in it are removed, never followed."""
+        import shutil
+
+        with (
+            contextlib.suppress(OSError),
+            _opened(_above(self.parent), _WAY) as top,
+            _opened(_last(self.parent), _WAY | os.O_NOFOLLOW, top) as parent,
+        ):
+            shutil.rmtree(self.name, dir_fd=parent)
+
     def _replace(self, name: str, fill: Callable[[int], None]) -> None:
         temporary = f".{name}.{os.urandom(6).hex()}"
         with self._made() as directory:

@@ -142,7 +142,7 @@ def submit(
     )
     if dry_run:
         return foreground.dry_run(request, as_json=as_json)
-    return foreground.Submit(request, as_json=as_json, detach=detach, max_parallel=max_parallel).run()
+    return foreground.submit(request, as_json=as_json, detach=detach, max_parallel=max_parallel)
 
 
 def _for_agent(words: list[str] | None) -> tuple[str, ...]:
@@ -285,6 +285,58 @@ def attach(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = Fa
     from delegate_job import commands
 
     return commands.attach(job_id, registry_dir, as_json=as_json)
+
+
+@app.command()
+def send(
+    job_id: JobId,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say; - reads stdin.")],
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say more to a running agent, as if typed into its session.
+
+    Example: delegate-job send @last "Also update the changelog."
+    """
+    from delegate_job import commands
+
+    return commands.send(job_id, text, registry_dir, as_json=as_json)
+
+
+@app.command()
+def retry(
+    job_id: JobId,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it to the background.")] = False,
+    broker: Annotated[
+        str | None, typer.Option(metavar="URL", help="The external broker, if it had one.")
+    ] = None,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a finished job again, as a new one.
+
+    Example: delegate-job retry @last --detach
+    """
+    from delegate_job import commands
+
+    return commands.retry(job_id, registry_dir, broker=broker, detach=detach, as_json=as_json)
+
+
+@app.command()
+def prune(
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Such as 30d, 12h, 90min.")] = "30d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be forgotten.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="The audit directories too.")] = False,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Forget finished jobs: sessions, topics, rows.
+
+    Example: delegate-job prune --older-than 7d --dry-run
+    """
+    from delegate_job import commands
+
+    return commands.prune(registry_dir, older_than, dry_run=dry_run, logs=logs, as_json=as_json)
 
 
 @app.command()

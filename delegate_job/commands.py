@@ -287,6 +287,53 @@ def _cancel(registry: Registry, row: Row) -> None:
         ) from None
 
 
+def retry(job: str, registry_dir: str | None, *, broker: str | None, detach: bool, as_json: bool) -> int:
+    """Run a finished job again, as a new one."""
+    from delegate_job import foreground
+
+    _refuse_inside(job, "retry")
+    paths = RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ))
+    return foreground.retry(paths, job, dict(os.environ), broker=broker, detach=detach, as_json=as_json)
+
+
+def _refuse_inside(job: str, what: str) -> None:
+    """Refuse what an agent must not do to its own job."""
+    own = os.environ.get("DELEGATE_JOB_ID", "")
+    if own and (own.startswith(job) or job == "@last"):
+        raise UsageError(f"an agent cannot {what} its own job", hint="do it from a terminal of your own")
+
+
+def send(job: str, text: str, registry_dir: str | None, *, as_json: bool) -> int:
+    """Paste a text into a running agent's session and press Enter."""
+    _refuse_inside(job, "send to")
+    if text == "-":
+        text = sys.stdin.read()
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        client.send(registry, row, text)
+    if as_json:
+        print_json({"id": row.job.id, "sent": True, "receipt": None})
+    else:
+        print("sent; this agent gives no receipt")
+    return ExitCode.ACCEPTED
+
+
+def prune(registry_dir: str | None, older_than: str, *, dry_run: bool, logs: bool, as_json: bool) -> int:
+    """Forget jobs that ended long enough ago."""
+    from delegate_job import pruning
+
+    age = pruning.seconds_of(older_than)
+    with open_registry(registry_dir) as registry:
+        ids = list(pruning.prune(registry, age, dry_run=dry_run, logs=logs, warn=_warn))
+    if as_json:
+        print_json({"pruned": ids, "dry_run": dry_run})
+    else:
+        for job_id in ids:
+            print(job_id)
+        print(f"{len(ids)} {'would be forgotten' if dry_run else 'forgotten'}", file=sys.stderr)
+    return ExitCode.ACCEPTED
+
+
 def supervise(
     registry_dir: str | None, *, max_parallel: int | None, max_checks: int, in_background: bool
 ) -> int:

@@ -8,7 +8,6 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import IO, Any
 
 from delegate_job import briefing, starter
@@ -24,11 +23,12 @@ from delegate_job.registry import MAX_PARALLEL, Registry
 from delegate_job.rows import Row
 from delegate_job.submission import (
     OperationTakenError,
+    Planned,
     Registered,
     Request,
     find_same,
-    new_id,
     plan,
+    plan_again,
     register,
     warnings_for,
 )
@@ -55,105 +55,119 @@ def read_prompt(text: str | None, file: str | None, stdin: IO[bytes]) -> bytes:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """One foreground submit."""
+def submit(request: Request, *, as_json: bool, detach: bool, max_parallel: int | None) -> int:
+    """Submit a new job and return the exit code."""
+    planned = plan(request)
+    with _registry(RegistryPaths(request.settings.registry_dir)) as registry:
+        if max_parallel is not None:
+            registry.set(MAX_PARALLEL, str(max_parallel) if max_parallel else None)
+        return Submit(registry, planned, as_json=as_json, detach=detach).run()
 
-    request: Request
-    as_json: bool
-    detach: bool = False
-    max_parallel: int | None = None
+
+def retry(
+    paths: RegistryPaths,
+    job: str,
+    environ: Mapping[str, str],
+    *,
+    broker: str | None,
+    as_json: bool,
+    detach: bool,
+) -> int:
+    """Submit a finished job once more, as a new one, and return the exit code."""
+    with _registry(paths) as registry:
+        row = registry.find(job)
+        if not row.job.done:
+            raise UsageError(f"job {row.job.id} is not done", hint=own_command(paths, "cancel", row.job.id))
+        prompt = paths.job(row.job.id).prompt.read_bytes()
+        planned = plan_again(row, prompt=prompt, environ=environ, broker=broker)
+        return Submit(registry, planned, as_json=as_json, detach=detach).run()
+
+
+def _registry(paths: RegistryPaths) -> Registry:
+    try:
+        return Registry(paths)
+    except RegistryError as error:
+        raise NotStartedError(error.message, hint=error.hint) from error
+
+
+class Submit:
+    """One submit: of a job of our own, or of one for the background supervisor (`detach`)."""
+
+    def __init__(self, registry: Registry, planned: Planned, *, as_json: bool, detach: bool) -> None:
+        self._registry = registry
+        self._planned = planned
+        self._as_json = as_json
+        self._detach = detach
+        self._output = SubmitOutput(as_json=as_json)
 
     def run(self) -> int:
-        """Register the job, see it to its end and return the exit code."""
-        paths = RegistryPaths(self.request.settings.registry_dir)
-        try:
-            registry = Registry(paths)
-        except RegistryError as error:
-            raise NotStartedError(error.message, hint=error.hint) from error
-        with registry:
-            if self.max_parallel is not None:
-                registry.set(MAX_PARALLEL, str(self.max_parallel) if self.max_parallel else None)
-            return self._submit(registry)
-
-    def _submit(self, registry: Registry) -> int:
-        same = find_same(registry, self.request)
+        """Register the job, or join the one with the same operation id, and return the exit code."""
+        for warning in warnings_for(self._planned.spec, self._registry.paths):
+            self._output.warn(warning)
+        same = find_same(self._registry, self._planned)
         if same is not None:
-            return self._join(registry, same)
+            return self._join(same)
         try:
-            return self._leave(registry) if self.detach else self._own(registry)
+            return self._leave() if self._detach else self._own()
         except OperationTakenError:
-            return self._submit(registry)
+            return self.run()
 
-    def _join(self, registry: Registry, row: Row) -> int:
-        output = SubmitOutput(as_json=self.as_json)
-        output.registered(row.job, _attach(row.job, registry.paths))
-        output.warn(f"operation id {self.request.operation_id!r} is known: joining its job")
-        if self.detach:
-            return self._left(registry, row.job, output)
-        starter.ensure_running_for_ownerless(registry, self.request.environ)
+    def _join(self, row: Row) -> int:
+        operation_id = self._planned.spec.operation_id
+        self._output.warn(f"operation id {operation_id!r} is known: joining its job")
+        if self._detach:
+            return self._left(row.job)
+        self._output.registered(row.job, _attach(row.job, self._registry.paths))
+        starter.ensure_running_for_ownerless(self._registry, self._planned.environ)
         from delegate_job import client
 
-        (row,) = client.wait(registry, [row.job.id], warn=output.warn)
-        return self._finish(registry, row.job, output, signum=None)
+        (row,) = client.wait(self._registry, [row.job.id], warn=self._output.warn)
+        return self._finish(row.job, signum=None)
 
-    def _own(self, registry: Registry) -> int:
-        spec = plan(self.request, new_id())
-        output = SubmitOutput(as_json=self.as_json)
-        listener = _Listener(output, _on_event(spec, self.request.environ))
-        wires: list[Wire] = []
-        supervisor = Supervisor(registry, listener, lambda _: wires[0], leaves_on=_leaves_on())
+    def _own(self) -> int:
+        spec = self._planned.spec
+        listener = _Listener(self._output, _on_event(spec, self._planned.environ))
+        wires = list[Wire]()
+        supervisor = Supervisor(self._registry, listener, lambda _: wires[0], leaves_on=_leaves_on())
         # From here on a signal is a message: there is no job yet, or a whole one that has heard of it.
         with supervisor.hearing_signals():
-            job = self._registered(registry, spec, output, wires, supervisor)
+            registered = self._register(owned=True)
+            wires.extend(filter(None, [registered.wire]))
+            job = registered.row.job
+            self._output.registered(job, _attach(job, self._registry.paths))
             try:
+                supervisor.own(job.id, registered.lock)
                 supervisor.run()
             finally:
                 listener.stop()
-        return self._finish(registry, registry.row(job.id).job, output, signum=supervisor.signum)
+        return self._finish(self._registry.row(job.id).job, signum=supervisor.signum)
 
-    def _registered(
-        self,
-        registry: Registry,
-        spec: JobSpec,
-        output: SubmitOutput,
-        wires: list[Wire],
-        supervisor: Supervisor,
-    ) -> Job:
-        for warning in warnings_for(spec, registry.paths):
-            output.warn(warning)
-        registered = _register(registry, self.request, spec, owned=True)
-        wires.extend(filter(None, [registered.wire]))
-        job = registered.row.job
-        output.registered(job, _attach(job, registry.paths))
-        supervisor.own(job.id, registered.lock)
-        return job
+    def _register(self, *, owned: bool) -> Registered:
+        try:
+            return register(self._registry, self._planned, owned=owned)
+        except RegistryError as error:
+            raise NotStartedError(error.message, hint=error.hint) from error
 
-    def _leave(self, registry: Registry) -> int:
-        """Register the job for the background supervisor, print where it is, and see that there is one."""
-        spec = plan(self.request, new_id())
-        output = SubmitOutput(as_json=self.as_json)
-        for warning in warnings_for(spec, registry.paths):
-            output.warn(warning)
-        job = _register(registry, self.request, spec, owned=False).row.job
-        return self._left(registry, job, output)
+    def _leave(self) -> int:
+        """Register the job for the background supervisor, and say where it is."""
+        return self._left(self._register(owned=False).row.job)
 
-    def _left(self, registry: Registry, job: Job, output: SubmitOutput) -> int:
-        output.registered(job, _attach(job, registry.paths))
-        if self.as_json:
-            print_json(job_document(registry.row(job.id), registry.paths))
+    def _left(self, job: Job) -> int:
+        self._output.registered(job, _attach(job, self._registry.paths))
+        if self._as_json:
+            print_json(job_document(self._registry.row(job.id), self._registry.paths))
         else:
-            output.line(job.spec.log_dir)
-        starter.ensure_running(registry.paths, self.request.environ)
+            self._output.line(job.spec.log_dir)
+        starter.ensure_running(self._registry.paths, self._planned.environ)
         return ExitCode.ACCEPTED
 
-    def _finish(self, registry: Registry, job: Job, output: SubmitOutput, *, signum: int | None) -> int:
+    def _finish(self, job: Job, *, signum: int | None) -> int:
         if not job.done:
-            output.left(job, own_command(registry.paths, "wait", job.id))
-            starter.ensure_running(registry.paths, self.request.environ)
-        if self.as_json:
-            print_json(job_document(registry.row(job.id), registry.paths))
-        output.finished(job)
+            self._output.left(job, own_command(self._registry.paths, "wait", job.id))
+            starter.ensure_running(self._registry.paths, self._planned.environ)
+        if self._as_json:
+            print_json(job_document(self._registry.row(job.id), self._registry.paths))
+        self._output.finished(job)
         return _exit_code(job, signum)
 
 
@@ -163,13 +177,6 @@ def _leaves_on() -> frozenset[int]:
     return frozenset(
         hand_over | {signal.SIGINT} if sys.stdin is not None and sys.stdin.isatty() else hand_over
     )
-
-
-def _register(registry: Registry, request: Request, spec: JobSpec, *, owned: bool) -> Registered:
-    try:
-        return register(registry, request, spec, owned=owned)
-    except RegistryError as error:
-        raise NotStartedError(error.message, hint=error.hint) from error
 
 
 def _attach(job: Job, paths: RegistryPaths) -> str | None:
@@ -214,7 +221,7 @@ class _Listener:
 def dry_run(request: Request, *, as_json: bool) -> int:
     """Show what a submit would do, making nothing; the last line is the audit directory."""
     paths = RegistryPaths(request.settings.registry_dir)
-    spec = plan(request, new_id())
+    spec = plan(request).spec
     brief = briefing.describe(spec, paths, prompt=request.prompt, environ=request.environ)
     document = _dry_document(spec, paths, brief)
     if as_json:

@@ -177,6 +177,12 @@ class Registry:
             if value is not None:
                 self._db.execute("INSERT INTO settings (name, value) VALUES (?, ?)", (name, value))
 
+    def forget(self, job_id: str) -> None:
+        """Remove a job and its events. The caller holds its lock."""
+        with self._transaction():
+            self._db.execute("DELETE FROM events WHERE job_id = ?", (job_id,))
+            self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
     def append(self, event: Event) -> int | None:
         """Record an event that changes no job (a `verify`); return its sequence number, None for a repeat."""
         with self._transaction():
@@ -223,6 +229,12 @@ class Registry:
         if found is None:
             raise UnknownJobError(f"no job {job_id}", hint="`delegate-job list` shows all jobs")
         return row_of(found)
+
+    def has(self, job_id: str) -> bool:
+        """Return whether there is a job with this id."""
+        with _told(self.paths):
+            query = "SELECT 1 FROM jobs WHERE id = ?"
+            return self._db.execute(query, (job_id,)).fetchone() is not None
 
     def find(self, beginning: str) -> Row:
         """Return the job with this id, or this unique beginning of one; `@last` is the newest."""

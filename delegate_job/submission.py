@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from delegate_job import briefing, journal, locks
-from delegate_job.agents import agent_named
+from delegate_job.agents import agent_named, agent_of
 from delegate_job.agents.base import Agent
 from delegate_job.agents.instructions import prompt_text
 from delegate_job.audit import DEFAULT_PARENT, AuditDir
@@ -47,6 +47,16 @@ class Request:
     operation_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A job that may be registered: checked, and nothing made of it yet."""
+
+    spec: JobSpec
+    prompt: bytes = field(repr=False)
+    environ: Mapping[str, str] = field(repr=False)
+    broker: Address | None = None
+
+
 class Registered(NamedTuple):
     """A new job: its row and, for who owns it, its lock (a descriptor) and the wire on which it is heard."""
 
@@ -60,12 +70,12 @@ def new_id() -> str:
     return "".join(_ID_LETTERS[byte % len(_ID_LETTERS)] for byte in os.urandom(_ID_LENGTH))
 
 
-def plan(request: Request, job_id: str) -> JobSpec:
-    """Check all that can be checked before anything is made, and return the spec.
+def plan(request: Request) -> Planned:
+    """Check all that can be checked before anything is made.
 
     UsageError for what can't be meant, NotStartedError for what keeps the job from starting.
     """
-    settings = request.settings
+    settings, job_id = request.settings, new_id()
     prompt_text(request.prompt)
     workdir = checked_workdir(request.workdir)
     agent = agent_named(
@@ -74,8 +84,9 @@ def plan(request: Request, job_id: str) -> JobSpec:
         configured=settings.agents,
         environ=request.environ,
     )
-    _check_agent(agent, request, workdir)
-    return JobSpec(
+    _check_agent(agent, request.environ, workdir, settings.permission_mode)
+    address = None if settings.broker is None else parse_url(settings.broker)
+    spec = JobSpec(
         id=job_id,
         agent=agent.name,
         command=agent.template,
@@ -96,7 +107,38 @@ def plan(request: Request, job_id: str) -> JobSpec:
         fail_on_input=settings.fail_on_input,
         on_event=settings.on_event,
         operation_id=request.operation_id,
+        broker=None if address is None else address.url(),
     )
+    return Planned(spec, request.prompt, request.environ, address)
+
+
+def plan_again(row: Row, *, prompt: bytes, environ: Mapping[str, str], broker: str | None) -> Planned:
+    """Plan a finished job once more, as a new one, with the environment of now.
+
+    The check is taken as it is now. An external broker's password was not kept: `broker` must name it again.
+    """
+    from dataclasses import replace
+
+    old, job_id = row.job.spec, new_id()
+    if old.broker is not None and broker is None:
+        raise UsageError(
+            f"job {old.id} was heard on {old.broker}, whose password is not kept",
+            hint="give --broker URL again",
+        )
+    workdir, agent = checked_workdir(old.workdir), agent_of(old)
+    _check_agent(agent, environ, workdir, old.permission_mode)
+    address = None if broker is None else parse_url(broker)
+    spec = replace(
+        old,
+        id=job_id,
+        session=f"dj-{job_id}" if old.session == f"dj-{old.id}" else old.session,
+        log_dir=f"{_log_parent(workdir, environ)}/{job_id}",
+        validate_sha256=_fingerprint(old.validate),
+        operation_id=None,
+        retry_of=old.id,
+        broker=None if address is None else address.url(),
+    )
+    return Planned(spec, prompt, environ, address)
 
 
 def _fingerprint(check: str | None) -> str | None:
@@ -122,8 +164,8 @@ def checked_workdir(path: str) -> str:
     return workdir
 
 
-def _check_agent(agent: Agent, request: Request, workdir: str) -> None:
-    problem = agent.problem(request.environ, workdir, request.settings.permission_mode)
+def _check_agent(agent: Agent, environ: Mapping[str, str], workdir: str, permission_mode: str | None) -> None:
+    problem = agent.problem(environ, workdir, permission_mode)
     if problem:
         raise NotStartedError(f"agent {agent.name}: {problem}")
     if agent.in_tmux and (problem := Tmux.missing()):
@@ -144,14 +186,15 @@ def warnings_for(spec: JobSpec, paths: RegistryPaths) -> list[str]:
     return []
 
 
-def find_same(registry: Registry, request: Request) -> Row | None:
+def find_same(registry: Registry, planned: Planned) -> Row | None:
     """Return the job submitted with the same operation id; UsageError when its prompt was another."""
-    if request.operation_id is None:
+    operation_id = planned.spec.operation_id
+    if operation_id is None:
         return None
-    row = registry.find_operation(request.operation_id)
-    if row is not None and row.job.spec.prompt_sha256 != sha256(request.prompt).hexdigest():
+    row = registry.find_operation(operation_id)
+    if row is not None and row.job.spec.prompt_sha256 != planned.spec.prompt_sha256:
         raise UsageError(
-            f"operation id {request.operation_id!r} was used for another prompt (job {row.job.id})",
+            f"operation id {operation_id!r} was used for another prompt (job {row.job.id})",
             hint="use a new --operation-id for a new task",
         )
     return row
@@ -161,7 +204,7 @@ class OperationTakenError(DelegateJobError):
     """Another submit with the same operation id was faster; its job is the one to join."""
 
 
-def register(registry: Registry, request: Request, spec: JobSpec, *, owned: bool = True) -> Registered:
+def register(registry: Registry, planned: Planned, *, owned: bool) -> Registered:
     """Make the job: directory and lock first, broker, then the row that makes it a job.
 
     With `owned` the caller owns the job: its lock and its wire are returned; else the lock is free again and
@@ -171,7 +214,7 @@ def register(registry: Registry, request: Request, spec: JobSpec, *, owned: bool
     """
     with contextlib.ExitStack() as undo:
         try:
-            made = _make(registry, request, spec, undo, owned=owned)
+            made = _make(registry, planned, undo, owned=owned)
         except OSError as error:
             raise NotStartedError(f"{error.filename or registry.paths.root}: {error.strerror}") from error
         undo.pop_all()
@@ -180,10 +223,8 @@ def register(registry: Registry, request: Request, spec: JobSpec, *, owned: bool
     return made
 
 
-def _make(
-    registry: Registry, request: Request, spec: JobSpec, undo: contextlib.ExitStack, *, owned: bool
-) -> Registered:
-    paths = registry.paths.job(spec.id)
+def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, owned: bool) -> Registered:
+    paths = registry.paths.job(planned.spec.id)
     paths.root.mkdir(mode=0o700)
     # The caller's environment is in there: it must not outlive a job that never was.
     undo.callback(shutil.rmtree, paths.root, ignore_errors=True)
@@ -191,13 +232,12 @@ def _make(
     if lock is None:
         raise RegistryError(f"{paths.lock} is held by another process")
     undo.callback(os.close, lock)
-    address = None if request.settings.broker is None else parse_url(request.settings.broker)
-    spec = _with_log_dir(spec, paths, address)
+    spec = _with_log_dir(planned.spec, paths)
     undo.callback(_remove_empty, spec.log_dir)
-    _write_private(paths.prompt, request.prompt)
-    briefing.write_environ(paths.environ, request.environ)
-    _write_connection(spec, registry.paths, address)
-    wire = _wire(spec, paths, address, owned=owned)
+    _write_private(paths.prompt, planned.prompt)
+    briefing.write_environ(paths.environ, planned.environ)
+    _write_connection(spec, registry.paths, planned.broker)
+    wire = _wire(spec, paths, planned.broker, owned=owned)
     if wire is not None:
         undo.callback(wire.stop)
     return Registered(_add(registry, spec), lock, wire)
@@ -216,10 +256,9 @@ def _remove_empty(directory: str) -> None:
         os.rmdir(directory)  # noqa: PTH106 - the text as it is; only ever ours when it is empty
 
 
-def _with_log_dir(spec: JobSpec, paths: JobPaths, address: Address | None) -> JobSpec:
+def _with_log_dir(spec: JobSpec, paths: JobPaths) -> JobSpec:
     from dataclasses import replace
 
-    spec = replace(spec, broker=None if address is None else address.url())
     if AuditDir.at(spec.log_dir).create():
         return spec
     fallback = AuditDir.at(paths.fallback_log_dir)

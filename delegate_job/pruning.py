@@ -1,0 +1,94 @@
+"""Forgets jobs that ended long ago: session, directory, row. Never a job that is not done."""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from delegate_job import locks
+from delegate_job.audit import AuditDir
+from delegate_job.errors import DelegateJobError, UsageError
+from delegate_job.job import JobState
+from delegate_job.registry import Registry
+from delegate_job.rows import Row
+from delegate_job.tmux import Tmux
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_AGE = re.compile(r"(\d{1,9})\s*(s|min|h|d|w)")
+ABANDONED_AFTER = 3600.0
+"""Seconds after which a job directory without a row is the rest of a submit that was killed."""
+
+
+def seconds_of(age: str) -> float:
+    """Return the seconds of an age such as `30d`; UsageError for anything else."""
+    match = _AGE.fullmatch(age.strip())
+    if match is None:
+        raise UsageError(f"{age!r} is no age", hint="a number and one of s, min, h, d, w: 30d")
+    return float(int(match[1]) * _UNITS[match[2]])
+
+
+def prune(
+    registry: Registry, age: float, *, dry_run: bool, logs: bool, warn: Callable[[str], None]
+) -> Iterator[str]:
+    """Yield the ids of the jobs that ended more than `age` seconds ago, forgetting each unless `dry_run`."""
+    before = datetime.fromtimestamp(time.time() - age, tz=UTC).isoformat(timespec="microseconds")
+    old = [
+        row
+        for row in registry.rows(state=JobState.DONE)
+        if row.job.ended_at and row.job.ended_at < before.replace("+00:00", "Z")
+    ]
+    for row in old:
+        if dry_run or _forget(registry, row, logs=logs, warn=warn):
+            yield row.job.id
+    if not dry_run:
+        _remove_abandoned(registry)
+
+
+def _forget(registry: Registry, row: Row, *, logs: bool, warn: Callable[[str], None]) -> bool:
+    """Forget one job under its lock, so that no owner finds half of it; False when somebody holds it."""
+    paths = registry.paths.job(row.job.id)
+    with contextlib.suppress(FileNotFoundError):
+        lock = locks.acquire(paths.lock)
+        if lock is None:
+            return False
+        try:
+            _end_session(row, warn)
+            registry.forget(row.job.id)
+            shutil.rmtree(paths.root, ignore_errors=True)
+        finally:
+            os.close(lock)
+    registry.forget(row.job.id)
+    if logs:
+        AuditDir.at(row.job.spec.log_dir).remove()
+    return True
+
+
+def _end_session(row: Row, warn: Callable[[str], None]) -> None:
+    if not (row.tmux_socket and row.job.spec.session):
+        return
+    try:
+        Tmux(socket=row.tmux_socket).kill_session(row.job.spec.session)
+    except DelegateJobError as error:
+        warn(f"job {row.job.id}: {error.message}")
+
+
+def _remove_abandoned(registry: Registry) -> None:
+    for directory in registry.paths.jobs.iterdir():
+        if registry.has(directory.name) or time.time() - _changed(directory) < ABANDONED_AFTER:
+            continue
+        with contextlib.suppress(OSError):
+            lock = locks.acquire(directory / "lock")
+            if lock is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+                os.close(lock)
+
+
+def _changed(directory: Path) -> float:
+    try:
+        return directory.lstat().st_mtime
+    except OSError:
+        return time.time()
