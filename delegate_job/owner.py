@@ -17,6 +17,7 @@ from delegate_job.events import REPORTED, Event, Kind, Source
 from delegate_job.inbox import Finished, Inbox, Reading
 from delegate_job.job import Action, Job, JobState
 from delegate_job.lifecycle import advance
+from delegate_job.paths import private
 from delegate_job.registry import Registry
 from delegate_job.rows import Progress, Row
 from delegate_job.wire import Wire
@@ -170,7 +171,7 @@ class OwnedJob:
     def _write_down(self, event: Event, *, applied: bool) -> None:
         line = journal.encode(event_document(event, sequence=self.sequence, applied=applied))
         try:
-            with self.paths.events.open("ab") as file:
+            with open(self.paths.events, "ab", opener=private) as file:
                 file.write(line)
         except OSError as error:
             # The registry has it; `events.jsonl` is a copy, and the next owner fills the gap.
