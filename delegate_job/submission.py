@@ -21,7 +21,7 @@ from delegate_job.audit import DEFAULT_PARENT, AuditDir
 from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobSpec
-from delegate_job.mqtt import Connection, write_connection
+from delegate_job.mqtt import Connection, parse_url, write_connection
 from delegate_job.paths import JobPaths, RegistryPaths, absolute
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
@@ -96,6 +96,7 @@ def plan(request: Request, job_id: str) -> JobSpec:
         fail_on_input=settings.fail_on_input,
         on_event=settings.on_event,
         operation_id=request.operation_id,
+        broker=parse_url(settings.broker).url() if settings.broker else None,
     )
 
 
@@ -188,7 +189,7 @@ def _fill(registry: Registry, request: Request, spec: JobSpec, wire: Wire) -> tu
     if lock is None:
         raise RegistryError(f"{paths.lock} is held by another process")
     try:
-        spec = _with_log_dir(spec, paths, wire)
+        spec = _with_log_dir(spec, paths)
         _write_private(paths.prompt, request.prompt)
         briefing.write_environ(paths.environ, request.environ)
         _connect(spec, registry.paths, paths, wire)
@@ -202,10 +203,9 @@ def _fill(registry: Registry, request: Request, spec: JobSpec, wire: Wire) -> tu
         raise
 
 
-def _with_log_dir(spec: JobSpec, paths: JobPaths, wire: Wire) -> JobSpec:
+def _with_log_dir(spec: JobSpec, paths: JobPaths) -> JobSpec:
     from dataclasses import replace
 
-    spec = replace(spec, broker=wire.broker)
     if AuditDir.at(spec.log_dir).create():
         return spec
     fallback = AuditDir.at(paths.fallback_log_dir)
