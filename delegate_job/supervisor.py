@@ -4,6 +4,7 @@ start_up, main loop, shut_down. What is done for a job is in `owner` and `duties
 """
 
 import contextlib
+import gc
 import os
 import queue
 import signal
@@ -30,13 +31,18 @@ _RETRY_FULL = 1.0
 class Supervisor:
     """Owns jobs, and the wire on which it hears of them."""
 
-    def __init__(self, registry: Registry, wire: Wire, listener: Listener) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        wire: Wire,
+        listener: Listener,
+        inbox: "queue.SimpleQueue[Message]",
+    ) -> None:
         self._registry = registry
         self._wire = wire
         self._listener = listener
         self._jobs: dict[str, OwnedJob] = {}
-        # SimpleQueue: a signal handler may put into it while the loop gets from it.
-        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._inbox = inbox
         self._was_full = False
         self._wire_started = False
         self.signum: int | None = None
@@ -62,11 +68,11 @@ class Supervisor:
     def run(self) -> None:
         """Run until every job is settled, or a second signal comes."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        with self._hearing_signals():
-            try:
-                self._main_loop()
-            finally:
-                self._shut_down()
+        gc.enable()
+        try:
+            self._main_loop()
+        finally:
+            self._shut_down()
 
     def _main_loop(self) -> None:
         while self._jobs:
@@ -160,17 +166,27 @@ class Supervisor:
             self._release(owned)
         self._wire.stop()
 
-    @contextlib.contextmanager
-    def _hearing_signals(self) -> Iterator[None]:
-        def put(signum: int, _frame: FrameType | None) -> None:
-            self._inbox.put(Signalled(signum))
 
-        before = {signum: signal.signal(signum, put) for signum in SIGNALS}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+@contextlib.contextmanager
+def hearing_signals() -> Iterator["queue.SimpleQueue[Message]"]:
+    """Yield an inbox into which this process's signals come, from before a job is made until it has ended.
+
+    They keep going there afterwards, while the process ends: one that comes too late must not change the
+    exit code of a job that is done. Only an exception restores what was.
+    """
+    # SimpleQueue: a signal handler may put into it while the loop gets from it.
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def put(signum: int, _frame: FrameType | None) -> None:
+        inbox.put(Signalled(signum))
+
+    before = {signum: signal.signal(signum, put) for signum in SIGNALS}
+    try:
+        yield inbox
+    except BaseException:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        raise
 
 
 def own_lock(registry: Registry, job_id: str, *, wait: float = 0.5) -> int | None:
