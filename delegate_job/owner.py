@@ -11,13 +11,13 @@ from typing import Any, Protocol
 from delegate_job import journal
 from delegate_job.audit import AuditDir
 from delegate_job.clocks import STALLED_AFTER, Clocks
-from delegate_job.document import event_document, job_document
+from delegate_job.document import job_document
 from delegate_job.duties import Duties
 from delegate_job.events import REPORTED, Event, Kind, Source
+from delegate_job.events_file import EventsFile
 from delegate_job.inbox import Finished, Inbox, Reading
 from delegate_job.job import Action, Job, JobState
 from delegate_job.lifecycle import advance
-from delegate_job.paths import private
 from delegate_job.registry import Registry
 from delegate_job.rows import Progress, Row
 from delegate_job.wire import Wire
@@ -76,6 +76,8 @@ class OwnedJob:
             reports_at=row.progress.reports,
             control_at=row.progress.control,
         )
+        self._events_file = EventsFile(registry, row.job.id)
+        self._write_down()
         left = row.progress.timeout_left
         self._clocks = Clocks(
             timeout=row.job.spec.timeout,
@@ -163,19 +165,16 @@ class OwnedJob:
         self._publish(event, applied=applied)
 
     def _publish(self, event: Event, *, applied: bool) -> None:
-        self._write_down(event, applied=applied)
+        self._write_down()
         if applied:
             self._wire.announce_state(self.job.id, self.document())
         self._listener.happened(self.job, event, self.sequence, applied=applied)
 
-    def _write_down(self, event: Event, *, applied: bool) -> None:
-        line = journal.encode(event_document(event, sequence=self.sequence, applied=applied))
+    def _write_down(self) -> None:
         try:
-            with open(self.paths.events, "ab", opener=private) as file:
-                file.write(line)
+            self._events_file.catch_up()
         except OSError as error:
-            # The registry has it; `events.jsonl` is a copy, and the next owner fills the gap.
-            self._listener.warn(f"{self.paths.events}: {error.strerror}")
+            self._listener.warn(f"{self._events_file.path}: {error.strerror}")
 
     def document(self) -> dict[str, Any]:
         """Return the job as JSON, with us as its owner."""
