@@ -98,7 +98,7 @@ class Tmux:
         return socket
 
     def _refuse_old(self, version: str, name: str) -> None:
-        """Raise TmuxError for a tmux below 3.0; asked with the session, since a call of its own costs 5 ms."""
+        """Raise TmuxError for a tmux below 3.0; asked with the session: a call of its own costs 5 ms."""
         major = re.match(r"\D*(\d+)", version)
         if major and int(major[1]) < 3:
             self.kill_session(name)
