@@ -7,9 +7,11 @@ loop itself is `supervisor`.
 import contextlib
 import json
 import os
+import queue
 import resource
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from delegate_job import locks
 from delegate_job.errors import DelegateJobError, RegistryError
@@ -21,8 +23,11 @@ from delegate_job.paths import RegistryPaths
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.starter import GATE, ownerless
-from delegate_job.supervisor import SIGNALS, Supervisor, own_lock
+from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals, own_lock
 from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
+
+if TYPE_CHECKING:
+    from delegate_job.inbox import Message
 
 IDLE_AFTER = 60.0
 """Seconds without a job to own after which it ends."""
@@ -39,7 +44,14 @@ _FILES_OF_OURS = 128
 class Background:
     """The supervisor of a registry, from the moment it holds the lock."""
 
-    def __init__(self, registry: Registry, *, idle_after: float, max_checks: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        inbox: "queue.SimpleQueue[Message]",
+        *,
+        idle_after: float,
+        max_checks: int,
+    ) -> None:
         self._registry = registry
         self._idle_after = idle_after
         self._embedded: EmbeddedWire | None = None
@@ -48,6 +60,7 @@ class Background:
             registry,
             self._log,
             self._wire_for,
+            inbox,
             leaves_on=frozenset(SIGNALS),
             max_checks=max_checks,
             max_jobs=_room_for_jobs(),
@@ -58,8 +71,7 @@ class Background:
 
     def run(self) -> None:
         """Own what there is to own until there is nothing, or until a signal comes."""
-        with self._supervisor.hearing_signals():
-            self._supervisor.run(stay=self._stay)
+        self._supervisor.run(stay=self._stay)
         self._log.stop()
 
     def _stay(self) -> bool:
@@ -183,7 +195,8 @@ def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> No
         _close_gate()
         if lock is None:
             raise RegistryError(f"the registry {paths.root} has a supervisor already")
-        Background(registry, idle_after=idle_after, max_checks=max_checks).run()
+        with hearing_signals() as inbox:
+            Background(registry, inbox, idle_after=idle_after, max_checks=max_checks).run()
 
 
 def _close_gate() -> None:

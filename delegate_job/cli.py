@@ -108,6 +108,7 @@ def submit(
     Example: delegate-job submit --prompt "Fix the failing test" --validate ./check.sh --attempts 3
     """
     from delegate_job import foreground
+    from delegate_job.environment import without_passwords
     from delegate_job.settings import resolve
     from delegate_job.submission import Request, checked_workdir
 
@@ -136,7 +137,7 @@ def submit(
         settings=resolve(options, workdir=place, environ=environ),
         prompt=task,
         workdir=place,
-        environ=environ,
+        environ=without_passwords(environ),
         agent_args=_for_agent(agent_args),
         operation_id=operation_id,
     )

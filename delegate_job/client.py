@@ -138,13 +138,7 @@ def late_reports(registry: Registry, row: Row) -> Iterator[Event]:
     log_dir = AuditDir.at(row.job.spec.log_dir)
     position = row.progress.reports if row.job.done or row.progress.reports.inode else START
     while True:
-        fd = log_dir.read_fd(REPORTS)
-        if fd is None:
-            return
-        try:
-            batch = journal.read_new(fd, position)
-        finally:
-            os.close(fd)
+        batch = _batch(log_dir, position)
         for line in batch.lines:
             event = journal.parse(line, job_id=row.job.id, source=Source.AGENT, received_at=journal.now())
             if event is not None and not registry.knows_event(row.job.id, event.id):
@@ -158,6 +152,38 @@ def log_entries(registry: Registry, job_id: str, *, after: int = 0) -> Iterator[
     """Yield what happened to a job, as JSON objects; last the reports that came after the end."""
     for recorded in registry.events(job_id, after=after):
         yield event_document(recorded.event, sequence=recorded.sequence, applied=recorded.applied)
+
+
+def report_lines(row: Row, done: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield the lines of a job's `reports.jsonl`, also those to come, until `done` says so and all was read.
+
+    The file lies on hostile ground: no other file is read in its place, holes and lines that are too long are
+    passed over, and control characters, which JSON does not have, are replaced.
+    """
+    log_dir, position = AuditDir.at(row.job.spec.log_dir), START
+    while True:
+        ended = done()
+        batch = _batch(log_dir, position)
+        position = batch.position
+        for line in batch.lines:
+            yield line.translate(_NO_CONTROLS) + b"\n"
+        if not batch.more:
+            if ended:
+                return
+            retry_until(done, timeout=LOOK_EVERY, interval=LOOK_EVERY)
+
+
+_NO_CONTROLS = bytes(ord("?") if byte < 0x20 or byte == 0x7F else byte for byte in range(256))
+
+
+def _batch(log_dir: AuditDir, position: journal.Position) -> journal.Batch:
+    fd = log_dir.read_fd(REPORTS)
+    if fd is None:
+        return journal.Batch([], position, more=False)
+    try:
+        return journal.read_new(fd, position)
+    finally:
+        os.close(fd)
 
 
 def follow_file(path: Path, done: Callable[[], bool]) -> Iterator[bytes]:

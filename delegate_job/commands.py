@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from delegate_job import client, journal, starter
@@ -175,7 +175,7 @@ def logs(job: str, registry_dir: str | None, *, kind: str, follow: bool, as_json
         if kind == "events":
             _show_events(registry, row, follow=follow, as_json=as_json)
         else:
-            _show_file(registry, row, kind=kind, follow=follow)
+            _show_log(registry, row, kind=kind, follow=follow)
     return ExitCode.ACCEPTED
 
 
@@ -214,20 +214,20 @@ def _event_line(document: dict[str, Any]) -> str:
     )
 
 
-def _show_file(registry: Registry, row: Row, *, kind: str, follow: bool) -> None:
+def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool) -> None:
     paths = registry.paths.job(row.job.id)
-    files = {
-        "pane": [paths.pane_log],
-        "reports": [Path(row.job.spec.log_dir) / "reports.jsonl"],
-        "validation": [paths.validation_log(attempt + 1) for attempt in range(row.job.attempt)],
-    }[kind]
 
     def done() -> bool:
         return not follow or registry.row(row.job.id).job.done
 
-    for path in files:
-        for chunk in client.follow_file(path, done):
-            _to_stdout(chunk)
+    checks = (paths.validation_log(attempt + 1) for attempt in range(row.job.attempt))
+    pieces = {
+        "pane": client.follow_file(paths.pane_log, done),
+        "reports": client.report_lines(row, done),
+        "validation": chain.from_iterable(client.follow_file(path, done) for path in checks),
+    }
+    for piece in pieces[kind]:
+        _to_stdout(piece)
 
 
 def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:  # noqa: RET503 - execvp never returns

@@ -14,12 +14,13 @@ from delegate_job import briefing, launcher
 from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.audit import AuditDir
 from delegate_job.clocks import STALLED_AFTER
-from delegate_job.errors import DelegateJobError
+from delegate_job.errors import DelegateJobError, one_line
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import Finished
 from delegate_job.job import Action, Job, JobState, Outcome, Verdict
 from delegate_job.launcher import RunnerState
 from delegate_job.mqtt import read_connection, write_connection
+from delegate_job.paths import write_private
 from delegate_job.screen import Screen
 from delegate_job.tmux import Tmux, TmuxError
 
@@ -146,7 +147,7 @@ class Duties:
             if self._in_tmux:
                 self._start()
         except (DelegateJobError, OSError) as error:
-            self._owned.say(Kind.NOT_LAUNCHED, _one_line(error))
+            self._owned.say(Kind.NOT_LAUNCHED, one_line(error))
             return
         self._watching = True
 
@@ -242,7 +243,7 @@ class Duties:
             return
         if isinstance(result, Exception):
             self._owned.say(
-                Kind.CHECK_FAILED, f"the check could not be run: {_one_line(result)}", {"output": str(result)}
+                Kind.CHECK_FAILED, f"the check could not be run: {one_line(result)}", {"output": str(result)}
             )
         else:
             self._say_verdict(result)
@@ -315,7 +316,7 @@ class Duties:
             self._brief(rejection=self._rejection)
             self._restart()
         except (DelegateJobError, OSError) as error:
-            self._owned.say(Kind.NOT_LAUNCHED, _one_line(error))
+            self._owned.say(Kind.NOT_LAUNCHED, one_line(error))
             return
         self._exited = False
         self._owned.say(Kind.TOLD)
@@ -340,7 +341,7 @@ class Duties:
 
     def _finish_close(self, result: Any) -> None:
         if isinstance(result, Exception):
-            self._listener.warn(f"the agent could not be ended: {_one_line(result)}")
+            self._listener.warn(f"the agent could not be ended: {one_line(result)}")
         if self._job.spec.close and self._in_tmux and self._watching:
             with contextlib.suppress(TmuxError):
                 self._tmux.kill_session(self._job.spec.session)
@@ -351,16 +352,19 @@ class Duties:
     def _forget_secrets(self) -> None:
         for path in (self._paths.launch, self._paths.environ):
             path.unlink(missing_ok=True)
-        connection = read_connection(self._paths.connection)
-        write_connection(
-            self._paths.connection, connection._replace(broker=None, observer=None, unix_socket=None)
-        )
+        try:
+            known = read_connection(self._paths.connection)
+            forgotten = known._replace(broker=None, observer=None, unix_socket=None)
+            write_connection(self._paths.connection, forgotten)
+        except OSError:
+            # A full disk: better nobody knows the job's addresses than that its tokens stay.
+            self._paths.connection.unlink(missing_ok=True)
 
     def _keep_result(self) -> None:
         document = json.dumps(self._owned.document(), indent=2).encode() + b"\n"
         log_dir = AuditDir.at(self._job.spec.log_dir)
         try:
-            self._paths.result.write_bytes(document)
+            write_private(self._paths.result, document)
             for path in self._records():
                 log_dir.copy_in(path.name, path)
         except OSError as error:
@@ -370,9 +374,3 @@ class Duties:
         logs = [self._paths.validation_log(attempt + 1) for attempt in range(self._job.attempt)]
         paths = [self._paths.events, self._paths.pane_log, *logs, self._paths.result]
         return [path for path in paths if path.exists()]
-
-
-def _one_line(error: Exception) -> str:
-    hint = getattr(error, "hint", None)
-    text = getattr(error, "message", None) or str(error) or type(error).__name__
-    return f"{text} ({hint})" if hint else text

@@ -1,4 +1,4 @@
-"""Which of a caller's variables an agent gets. Not what a job adds to them."""
+"""Which of a caller's variables a job and its agent get. Not what a job adds to them."""
 
 from collections.abc import Mapping
 
@@ -36,7 +36,15 @@ _OF_AN_OUTER_AGENT = _names(
 
 _OF_AN_OUTER_JOB = _names("DELEGATE_JOB_ID DELEGATE_JOB_DIR DELEGATE_JOB_CONNECTION", runner.MARK)
 
+_OF_THE_OWNER_ALONE = _names("DELEGATE_JOB_BROKER")
+"""What holds a password that nobody but a job's owner needs."""
+
 _NOT_FOR_AN_AGENT = _OF_THE_TERMINAL | _OF_AN_OUTER_AGENT | _OF_AN_OUTER_JOB
+
+
+def without_passwords(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that a job may keep, and hand to its agent, its check and its hooks."""
+    return {name: value for name, value in environ.items() if name not in _OF_THE_OWNER_ALONE}
 
 
 def scrub(environ: Mapping[str, str]) -> dict[str, str]:

@@ -35,3 +35,10 @@ class RegistryError(DelegateJobError):
 
 class UnknownJobError(RegistryError):
     """No job, or more than one, has this id or beginning of an id."""
+
+
+def one_line(error: Exception) -> str:
+    """Return any error as one line, with the hint of ours."""
+    hint = getattr(error, "hint", None)
+    text = getattr(error, "message", None) or str(error) or type(error).__name__
+    return f"{text} ({hint})" if hint else text

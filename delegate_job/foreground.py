@@ -32,7 +32,7 @@ from delegate_job.submission import (
     register,
     warnings_for,
 )
-from delegate_job.supervisor import Supervisor
+from delegate_job.supervisor import Supervisor, hearing_signals
 from delegate_job.wire import Wire
 
 
@@ -128,9 +128,11 @@ class Submit:
         spec = self._planned.spec
         listener = _Listener(self._output, _on_event(spec, self._planned.environ))
         wires = list[Wire]()
-        supervisor = Supervisor(self._registry, listener, lambda _: wires[0], leaves_on=_leaves_on())
         # From here on a signal is a message: there is no job yet, or a whole one that has heard of it.
-        with supervisor.hearing_signals():
+        with hearing_signals() as inbox:
+            supervisor = Supervisor(
+                self._registry, listener, lambda _: wires[0], inbox, leaves_on=_leaves_on()
+            )
             registered = self._register(owned=True)
             wires.extend(filter(None, [registered.wire]))
             job = registered.row.job

@@ -3,20 +3,18 @@
 Not the loop that feeds it (`supervisor`), and not how a thing is done (`duties`).
 """
 
-import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from delegate_job import journal
 from delegate_job.audit import AuditDir
 from delegate_job.clocks import STALLED_AFTER, Clocks
-from delegate_job.document import event_document, job_document
+from delegate_job.document import job_document
 from delegate_job.duties import Duties
 from delegate_job.events import REPORTED, Event, Kind, Source
+from delegate_job.events_file import EventsFile
 from delegate_job.inbox import Finished, Inbox, Reading
 from delegate_job.job import Action, Job, JobState
 from delegate_job.lifecycle import advance
@@ -111,6 +109,8 @@ class OwnedJob:
             reports_at=row.progress.reports,
             control_at=row.progress.control,
         )
+        self._events_file = EventsFile(registry, row.job.id)
+        self._write_down()
         left = row.progress.timeout_left
         self._clocks = Clocks(
             timeout=row.job.spec.timeout,
@@ -148,10 +148,8 @@ class OwnedJob:
     def take_over(self) -> None:
         """Make good what an earlier owner left undone besides its duties: the copies of what happened."""
         last: dict[str, Event] = {}
-        written = _last_sequence(self.paths.events)
+        self._write_down()
         for recorded in self._registry.events(self.job.id):
-            if recorded.sequence > written:
-                self._write_down(recorded.event, recorded.sequence, applied=recorded.applied)
             self.duties.note(recorded.event, applied=recorded.applied)
             if recorded.event.kind in REPORTED:
                 last[recorded.event.kind] = recorded.event
@@ -231,19 +229,16 @@ class OwnedJob:
         self._publish(event, applied=applied)
 
     def _publish(self, event: Event, *, applied: bool) -> None:
-        self._write_down(event, self.sequence, applied=applied)
+        self._write_down()
         if applied:
             self.wire.announce_state(self.job.id, self.document())
         self._listener.happened(self.job, event, self.sequence, applied=applied)
 
-    def _write_down(self, event: Event, sequence: int, *, applied: bool) -> None:
-        line = journal.encode(event_document(event, sequence=sequence, applied=applied))
+    def _write_down(self) -> None:
         try:
-            with self.paths.events.open("ab") as file:
-                file.write(line)
+            self._events_file.catch_up()
         except OSError as error:
-            # The registry has it; `events.jsonl` is a copy, and the next owner fills the gap.
-            self._listener.warn(f"{self.paths.events}: {error.strerror}")
+            self._listener.warn(f"{self._events_file.path}: {error.strerror}")
 
     def document(self) -> dict[str, Any]:
         """Return the job as JSON, with us as its owner."""
@@ -344,15 +339,3 @@ class OwnedJob:
         if not self.job.done and self._saved_left - left >= SAVE_EVERY:
             self._registry.save_progress(self.job.id, self._progress(), epoch=self.epoch)
             self._saved_left = left
-
-
-def _last_sequence(events: Path) -> int:
-    """Return the highest sequence number in `events.jsonl`; 0 when there is none."""
-    try:
-        with events.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - 2 * journal.MAX_LINE, 0))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return 0
-    found = (re.match(rb'\{"sequence":(\d+),', line) for line in lines)
-    return max((int(match[1]) for match in found if match), default=0)

@@ -213,6 +213,8 @@ class OwnerLink:
             self._on_owner(job_id, bytes(message.payload))
 
     def _say(self, connected: bool, reason: str) -> None:  # noqa: FBT001 - as the callback has it
-        if self._said != (connected, reason) and not self._stopping.is_set():
+        # Each attempt to come back may fail for a reason of its own; that the broker is away is said once.
+        still_away = not connected and self._said is not None and not self._said[0]
+        if not still_away and self._said != (connected, reason) and not self._stopping.is_set():
             self._said = (connected, reason)
             self._on_change(connected, reason)

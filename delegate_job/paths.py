@@ -22,6 +22,17 @@ def absolute(path: str | os.PathLike[str]) -> str:
         ) from None
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file as `open` asks an opener; one that is made is the user's alone, whatever the umask."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that is the user's alone. OSError when that fails."""
+    with open(path, "wb", opener=private) as file:
+        file.write(content)
+
+
 def default_registry() -> Path:
     """Return the user's registry: platformdirs' state directory for `delegate-job`."""
     import platformdirs

@@ -48,6 +48,10 @@ class Registry:
         with _told(paths):
             paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             paths.jobs.mkdir(mode=0o700, exist_ok=True)
+            # Born private, and SQLite gives its other files the same mode. Only if missing: to close a second
+            # descriptor of a database would free this process's locks on it (sqlite.org/howtocorrupt.html).
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(paths.database, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(paths.database, timeout=BUSY_TIMEOUT, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             self._prepare()
@@ -77,9 +81,6 @@ class Registry:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._migrate()
-        for name in (self.paths.database, f"{self.paths.database}-wal", f"{self.paths.database}-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.chmod(name, 0o600)  # noqa: PTH101 - two of the three are names that only SQLite makes
 
     def _migrate(self) -> None:
         with self._transaction():
@@ -95,10 +96,12 @@ class Registry:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # On a full disk SQLite may have rolled back by itself (sqlite.org/lang_transaction.html).
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     # -- writing
 

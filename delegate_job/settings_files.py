@@ -14,6 +14,8 @@ from delegate_job.errors import UsageError
 
 LIMIT = 64 * 1024
 """The most bytes of a file of settings."""
+WORKDIR_LIMIT = 4 * 1024
+"""The same in a work dir: tomllib's time grows with the square of a key's parts, and 64 KiB took 15 s."""
 
 
 def read_table(path: Path, *, follow: bool) -> dict[str, Any] | None:
@@ -56,8 +58,9 @@ def _read_regular(fd: int, path: Path) -> bytes:
         raise UsageError(f"{path}: not a regular file", hint="remove it")
     with open(fd, "rb", closefd=False) as file:
         content = file.read(LIMIT + 1)
-    if len(content) > LIMIT:
-        raise UsageError(f"{path}: longer than {LIMIT // 1024} KiB")
+    limit = LIMIT if follow else WORKDIR_LIMIT
+    if len(content) > limit:
+        raise UsageError(f"{path}: longer than {limit // 1024} KiB")
     return content
 
 

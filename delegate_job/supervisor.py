@@ -5,6 +5,7 @@ loop, and when, in `foreground` and `background`.
 """
 
 import contextlib
+import gc
 import os
 import queue
 import signal
@@ -42,9 +43,9 @@ WireFor = Callable[[Row], Wire]
 class Supervisor:
     """Owns jobs. One object a process; `run` in the main thread, because it hears signals.
 
-    `wire_for` gives the wire on which a job is heard. A signal in `leaves_on` leaves the jobs to another
-    owner (Ctrl-C only when no second one follows), any other cancels them. At most `max_checks` checks run
-    side by side, and at most `max_jobs` agents.
+    `wire_for` gives the wire on which a job is heard, `inbox` is where signals come in (`hearing_signals`). A
+    signal in `leaves_on` leaves the jobs to another owner (Ctrl-C only when no second one follows), any other
+    cancels them. At most `max_checks` checks run side by side, and at most `max_jobs` agents.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Supervisor:
         registry: Registry,
         listener: Listener,
         wire_for: WireFor,
+        inbox: "queue.SimpleQueue[Message]",
         *,
         leaves_on: frozenset[int] = frozenset(),
         max_checks: int = 2,
@@ -68,8 +70,7 @@ class Supervisor:
         self._soon: dict[str, float] = {}
         self._waiting: dict[str, None] = {}
         self._stopping: list[threading.Thread] = []
-        # SimpleQueue: a signal handler may put into it while the loop gets from it.
-        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._inbox = inbox
         self._was_full = False
         self._next_tick = 0.0
         self._leave_at: float | None = None
@@ -110,6 +111,7 @@ class Supervisor:
     def run(self, stay: Callable[[], bool] = lambda: False) -> None:
         """Run until all jobs are settled and `stay`, asked each round, says no; or until they are left."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        gc.enable()
         try:
             while (stay() or self._jobs) and not self._leaves():
                 self._round()
@@ -212,20 +214,6 @@ class Supervisor:
 
     # -- signals
 
-    @contextlib.contextmanager
-    def hearing_signals(self) -> Iterator[None]:
-        """Put signals into the inbox; meanwhile none of them ends this process by itself."""
-
-        def put(signum: int, _frame: FrameType | None) -> None:
-            self._inbox.put(Signalled(signum))
-
-        before = {signum: signal.signal(signum, put) for signum in SIGNALS}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
     def _interrupt(self, signum: int) -> None:
         if self.signum is not None:
             self._interrupt_again(signum)
@@ -282,6 +270,28 @@ class Supervisor:
             wire.stop()
         for thread in self._stopping:
             thread.join(STOP_TIMEOUT)
+
+
+@contextlib.contextmanager
+def hearing_signals() -> Iterator["queue.SimpleQueue[Message]"]:
+    """Yield an inbox into which this process's signals come, from before a job is made until it has ended.
+
+    They keep going there afterwards, while the process ends: one that comes too late must not change the
+    exit code of a job that is done. Only an exception restores what was.
+    """
+    # SimpleQueue: a signal handler may put into it while the loop gets from it.
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def put(signum: int, _frame: FrameType | None) -> None:
+        inbox.put(Signalled(signum))
+
+    before = {signum: signal.signal(signum, put) for signum in SIGNALS}
+    try:
+        yield inbox
+    except BaseException:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        raise
 
 
 def own_lock(registry: Registry, job_id: str, *, wait: float = 0.0) -> int | None:

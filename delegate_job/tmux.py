@@ -72,14 +72,8 @@ class Tmux:
 
     @staticmethod
     def missing() -> str | None:
-        """Return a sentence when tmux is not on PATH or older than 3.0, else None."""
-        if shutil.which("tmux") is None:
-            return "tmux is not on PATH"
-        done = _call(["tmux", "-V"], timeout=5.0)
-        version = re.search(r"(\d+)\.\d+\S*", done.stdout) if done else None
-        if version and int(version[1]) < 3:
-            return f"tmux is {version[0]}, and 3.0 is the oldest that works"
-        return None
+        """Return a sentence when tmux is not on PATH, else None; an old one is refused when it starts."""
+        return "tmux is not on PATH" if shutil.which("tmux") is None else None
 
     def start_session(
         self, name: str, argv: Sequence[str], *, pane_log: Path, size: tuple[int, int] = (200, 50)
@@ -92,14 +86,25 @@ class Tmux:
         """
         self._check(name, argv)
         _create(pane_log)
-        new = ["new-session", "-d", "-P", "-F", "#{socket_path}", "-s", name]
+        new = ["new-session", "-d", "-P", "-F", "#{version} #{socket_path}", "-s", name]
         new += ["-x", str(size[0]), "-y", str(size[1]), "--", *map(_word, argv)]
         keep = ["set-option", "-w", "-t", f"={name}:", "remain-on-exit", "on"]
         with _raised_file_limit():
             done = self._run([*new, ";", *keep, ";", *_log_command(name, pane_log)])
         if done is None or done.returncode:
             raise self._refused(name, _said(done))
-        return done.stdout.strip()
+        version, _, socket = done.stdout.strip().partition(" ")
+        self._refuse_old(version, name)
+        return socket
+
+    def _refuse_old(self, version: str, name: str) -> None:
+        """Raise TmuxError for a tmux below 3.0; asked with the session: a call of its own costs 5 ms."""
+        major = re.match(r"\D*(\d+)", version)
+        if major and int(major[1]) < 3:
+            self.kill_session(name)
+            raise TmuxError(
+                f"tmux is {version}, and 3.0 is the oldest that works", hint="install a newer tmux"
+            )
 
     def respawn(self, name: str, argv: Sequence[str], *, pane_log: Path) -> None:
         """Start `argv` in a session's pane, ending what runs there, and go on with the log. TmuxError."""

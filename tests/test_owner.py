@@ -434,12 +434,53 @@ def test_what_happened_is_a_file_too(desk: Desk) -> None:
     desk.report("completed")
     assert desk.settle() == "accepted"
     expected = [(each.sequence, each.event.id) for each in desk.registry.events(JOB)]
-    # The first event is the submit's, not the owner's.
-    assert [(line["sequence"], line["id"]) for line in desk.happened()] == expected[1:]
+    assert [(line["sequence"], line["id"]) for line in desk.happened()] == expected
     names = {path.name for path in Path(desk.log.path).iterdir()}
     assert {"events.jsonl", "prompt.md", "instructions.md", REPORTS, "result.json"} <= names
     result = json.loads((Path(desk.log.path) / "result.json").read_bytes())
     assert (result["outcome"], result["exit_code"]) == ("accepted", 0)
+
+
+def test_a_new_owner_fills_the_gaps_of_the_one_before(desk: Desk) -> None:
+    """What an owner recorded and did not live to write down stands in events.jsonl after the takeover."""
+    desk.reported("progress", "written")
+    events = desk.registry.paths.job(JOB).events
+    whole = events.stat().st_size
+    desk.reported("progress", "recorded, and its line torn")
+    os.truncate(events, whole + 40)
+    desk.take_over().step()
+    desk.report("completed")
+    desk.settle()
+    lines = [line for line in events.read_bytes().split(b"\n") if line]
+    torn = [line for line in lines if not line.endswith(b"}")]
+    sequences = [json.loads(line)["sequence"] for line in lines if line not in torn]
+    assert sequences == [each.sequence for each in desk.registry.events(JOB)]
+    assert len(torn) == 1
+
+
+def test_what_could_not_be_written_is_written_with_the_next_event(desk: Desk) -> None:
+    """A file that cannot be opened is a warning; the job goes on, and later nothing is missing."""
+    events = desk.registry.paths.job(JOB).events
+    events.rename(events.with_suffix(".away"))
+    events.mkdir()
+    desk.reported("progress", "meanwhile")
+    assert desk.heard.warnings == [f"{events}: Is a directory"]
+    events.rmdir()
+    events.with_suffix(".away").rename(events)
+    desk.reported("progress", "again")
+    sequences = [line["sequence"] for line in desk.happened()]
+    assert sequences == [each.sequence for each in desk.registry.events(JOB)]
+
+
+def test_a_flood_is_taken_in_by_shares(desk: Desk) -> None:
+    """One step takes a part of a flood and wants the next one at once; in the end all of it is there."""
+    for number in range(3000):
+        desk.write(journal.encode(journal.new_event(JOB, "progress", str(number))))
+    desk.owner.step()
+    assert 0 < len(desk.details("progress")) < 3000
+    assert desk.owner.next_step_in() == 0
+    desk.run_until(lambda: desk.owner.next_step_in() > 0)
+    assert desk.details("progress") == [str(number) for number in range(3000)]
 
 
 def test_secrets_are_forgotten_when_the_job_is_done(desk: Desk) -> None:

@@ -378,9 +378,10 @@ def test_a_missing_or_old_tmux_is_named(place: Place, monkeypatch: pytest.Monkey
     old.mkdir()
     monkeypatch.setenv("PATH", f"{old}")
     assert Tmux.missing() == "tmux is not on PATH"
-    (old / "tmux").write_text("#!/bin/sh\necho tmux 2.9a\n")
+    (old / "tmux").write_text("#!/bin/sh\necho 2.9a /tmp/socket\n")
     (old / "tmux").chmod(0o755)
-    assert "2.9a" in (Tmux.missing() or "")
+    with pytest.raises(TmuxError, match=r"2\.9a"):
+        Tmux(label="old").start_session("job", ["sleep", "1"], pane_log=place.root / "pane.log")
 
 
 def test_many_starts_at_once_share_one_server(tmux: Tmux, place: Place) -> None:

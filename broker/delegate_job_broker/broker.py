@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from . import packets
 from .adapters import ChunkReader, ClosingWriter
-from .admission import Refused, judge, read_connect
+from .admission import Refused, judge, read_connect, session_of
 from .connection import Connection
 from .listeners import BACKLOG, is_unix
 from .packets import Malformed, Message, PacketBuffer
@@ -136,21 +136,23 @@ class MendedBroker(Broker):
         self._pending[writer] = None
 
     async def _admit(self, reader: ChunkReader, writer: ClosingWriter) -> tuple[Connection, Session]:
-        handler, session = await read_connect(reader, writer, self.plugins_manager)
+        connect = await read_connect(reader)
         limits = self.router.limits
-        grant = judge(session, self.router.access, limits)
+        grant = judge(connect, self.router.access, limits)
+        session = session_of(connect)
         old = self._client(session.client_id)
-        if old and old.user != session.username:
+        if old and old.user != connect.user:
             raise Refused(packets.REFUSED_IDENTIFIER)
         if not old and len(self._sessions) >= limits.connections:
             raise Refused(packets.REFUSED_UNAVAILABLE)
         if old:
             old.cut()  # S2 [MQTT-3.1.4-2]
         reader.packets.limit = limits.packet_bytes
-        handler.attach(session, reader, writer)
-        handler.open(self.router, grant, session, writer)
-        self._sessions[handler.client_id] = (session, handler)
-        return handler, session
+        connection = Connection(self.plugins_manager, loop=self._loop)
+        connection.attach(session, reader, writer)
+        connection.open(self.router, grant, connect, writer)
+        self._sessions[session.client_id or ""] = (session, connection)
+        return connection, session
 
     def _client(self, client_id: str | None) -> Connection | None:
         handler = self._sessions.get(client_id or "", (None, None))[1]
@@ -176,8 +178,9 @@ class MendedBroker(Broker):
         finally:
             connection.outbox.flush()
             connection.end(will=not self._closing)
-            if self._client(connection.client_id) is connection:
-                del self._sessions[connection.client_id]
+            # Not when another connection has taken the client id over.
+            if self._client(client_session.client_id) is connection:
+                del self._sessions[client_session.client_id or ""]
 
     @override
     async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:

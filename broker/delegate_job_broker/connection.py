@@ -15,10 +15,9 @@ from .rate import Rate
 from .topics import is_filter, is_topic
 
 if TYPE_CHECKING:
-    from amqtt.session import Session
-
     from .access import Grant
     from .adapters import ClosingWriter
+    from .packets import Connect
     from .router import Router
 
 _REFUSED = 0x80
@@ -34,13 +33,12 @@ class Connection(BrokerProtocolHandler):
     wrong packet (S6).
     """
 
-    def open(self, router: Router, grant: Grant, session: Session, writer: ClosingWriter) -> None:
+    def open(self, router: Router, grant: Grant, connect: Connect, writer: ClosingWriter) -> None:
         """Begin, once the client is accepted; before that a connection has no effect on anything (B6)."""
         self.router = router
         self.grant = grant
-        self.user = session.username or ""
-        self.client_id = session.client_id or ""
-        self.will, self.will_retain = will_of(session), bool(session.will_retain)
+        self.user = connect.user or ""
+        self.will, self.will_retain = connect.will, connect.will_retain
         self.ended = False
         self.graceful = False
         self.last_packet_at = self._loop.time()
@@ -225,15 +223,3 @@ _TAKES: dict[int, str] = {
     packets.PINGREQ: "_ping",
     packets.DISCONNECT: "_disconnect",
 }
-
-
-def will_of(session: Session) -> Message | None:
-    """Give the will of a CONNECT, if it has one."""
-    if not session.will_flag:
-        return None
-    return Message(
-        session.will_topic or "",
-        bytes(session.will_message or b""),
-        min(session.will_qos or 0, 1),
-        session.username,
-    )

@@ -1,6 +1,10 @@
-"""MQTT 3.1.1 bytes to values and back, without input or output; CONNECT stays with amqtt's own codec."""
+"""MQTT 3.1.1 bytes to values and back, without input or output: what is not right raises `Malformed`.
+
+Stands for the codecs of amqtt 0.12.1, which take invalid UTF-8 for text, check no flags and await each field.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 PUBLISH = 0x30
 PUBACK = 0x40
@@ -26,6 +30,8 @@ REFUSED_MQTT5 = b"\x20\x03\x00\x84\x00"
 _MQTT5 = b"\x00\x04MQTT\x05"
 _MQTT311 = b"\x00\x04MQTT\x04"
 
+# Protocol name and level, flags, keep alive (§3.1.2).
+_CONNECT_HEADER = 10
 _MINIMUM = 2
 _LENGTH_BYTES = 4
 
@@ -154,11 +160,17 @@ def read_packet_id(body: bytes) -> int:
 
 def read_string(body: bytes, position: int) -> tuple[str, int]:
     """Read a UTF-8 string at `position`; give it and the position behind it."""
+    raw, end = read_bytes(body, position)
+    return decode(raw), end
+
+
+def read_bytes(body: bytes, position: int) -> tuple[bytes, int]:
+    """Read bytes with their length before them at `position`; give them and the position behind them."""
     start = position + 2
     end = start + int.from_bytes(body[position:start], "big")
     if start > len(body) or end > len(body):
-        raise Malformed("a string ends behind its packet")
-    return decode(body[start:end]), end
+        raise Malformed("a field ends behind its packet")
+    return body[start:end], end
 
 
 def decode(raw: bytes) -> str:
@@ -167,6 +179,58 @@ def decode(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError as exc:
         raise Malformed("not UTF-8") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """A CONNECT of MQTT 3.1.1; `keep_alive` in seconds, 0 for none."""
+
+    client_id: str
+    clean: bool
+    keep_alive: int
+    user: str | None
+    token: str | None = field(repr=False)
+    will: Message | None = None
+    will_retain: bool = False
+
+
+def read_connect(body: bytes) -> Connect:
+    """Read a CONNECT body whose version was found right (see `refusal_of_version`)."""
+    if len(body) < _CONNECT_HEADER:
+        raise Malformed("a CONNECT without flags")
+    flags = body[7]
+    named, secret = bool(flags & 0x80), bool(flags & 0x40)
+    # [MQTT-3.1.2-3], [MQTT-3.1.2-22]
+    if flags & 1 or (secret and not named):
+        raise Malformed("CONNECT flags")
+    client_id, position = read_string(body, _CONNECT_HEADER)
+    will, position = _read_will(body, position, flags)
+    user, position = read_string(body, position) if named else (None, position)
+    token, position = _read_token(body, position) if secret else (None, position)
+    if position != len(body):
+        raise Malformed("bytes behind a CONNECT")
+    will = will and Message(will.topic, will.payload, will.qos, user)
+    keep_alive = int.from_bytes(body[8:10], "big")
+    return Connect(client_id, bool(flags & 2), keep_alive, user, token, will, bool(flags & 0x20))
+
+
+def _read_will(body: bytes, position: int, flags: int) -> tuple[Message | None, int]:
+    qos = flags >> 3 & 3
+    if not flags & 4:
+        if qos or flags & 0x20:  # [MQTT-3.1.2-11]
+            raise Malformed("will flags without a will")
+        return None, position
+    if qos == 3:
+        raise Malformed("a will of QoS 3")
+    topic, position = read_string(body, position)
+    payload, position = read_bytes(body, position)
+    return Message(topic, payload, min(qos, 1)), position
+
+
+def _read_token(body: bytes, position: int) -> tuple[str, int]:
+    # A password is any bytes (§3.1.3.5); one that is no text is simply a wrong one.
+    raw, position = read_bytes(body, position)
+    return raw.decode(errors="replace"), position
 
 
 def read_subscribe(body: bytes) -> Iterator[tuple[str, int]]:

@@ -77,6 +77,18 @@ def serve_ours(**limits: float) -> Iterator[Server]:
 
 
 @contextmanager
+def serve_apart(name: str) -> Iterator[Server]:
+    """Run the broker of that name in a process of its own, where its time and memory can be measured."""
+    if name != "ours":
+        with serve(name) as server:
+            yield server
+        return
+    port = free_port()
+    with running([sys.executable, str(HERE / "our_broker.py"), str(port)], port) as pid:
+        yield Server("ours", port, pid)
+
+
+@contextmanager
 def serve_stock(**_: float) -> Iterator[Server]:
     """Run stock amqtt in a process, which may hang (B8) and is killed."""
     port = free_port()

@@ -1,0 +1,290 @@
+"""Jobs on a broker that is not ours: the same results as with our own, and the password is nowhere.
+
+Not what is said on the topics: that is test_wire.
+"""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from broker_servers import Mosquitto
+from delegate_job import mqtt
+from delegate_job.mqtt import parse_url
+from harness import Place, free_port, job_id, wait_until
+from subscribers import Follower
+from traces import holding, showing
+
+REPORT = '"$DJ" publish --event'
+ENDLESS = f"{REPORT} started\nexec sleep 600"
+UNTIL_GO = "until [ -e go ]; do sleep 0.05; done"
+SECRET = "sup3r-s3cret-w0rd"
+
+
+@dataclass
+class Broker:
+    """How a submit is told which broker to use."""
+
+    shown: str
+    options: tuple[str, ...] = ()
+    environment: dict[str, str | None] = field(default_factory=dict)
+
+
+@pytest.fixture(params=["embedded", "option", "environment"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Give each way to name a broker: none, `--broker`, and the variable."""
+    if request.param == "embedded":
+        return Broker("embedded")
+    mosquitto: Mosquitto = request.getfixturevalue("mosquitto")
+    shown = parse_url(mosquitto.url).url()
+    if request.param == "option":
+        return Broker(shown, ("--broker", mosquitto.url))
+    return Broker(shown, environment={"DELEGATE_JOB_BROKER": mosquitto.url})
+
+
+def submit(
+    place: Place, broker: Broker, agent: str, *options: str | Path
+) -> "tuple[subprocess.CompletedProcess[str], dict[str, object]]":
+    """Return what a submit said, and the job as it is after it."""
+    done = place.submit(agent, *options, *broker.options, env=broker.environment)
+    job = place.job(job_id(done.stdout))
+    assert (job["exit_code"], job["broker"], done.stderr) == (done.returncode, broker.shown, "")
+    return done, job
+
+
+# The same results
+
+
+def test_accepted(place: Place, broker: Broker) -> None:
+    """Claimed and passed by the check, whatever broker carries the word."""
+    agent = f"{REPORT} started > said\n{REPORT} completed --detail good >> said"
+    done, job = submit(place, broker, agent, "--validate", place.script("check", "exit 0"))
+    assert (done.returncode, job["outcome"], job["verdict"]) == (0, "accepted", "passed")
+    assert job["detail"] == "good"
+    assert (place.work / "said").read_text() == "recorded and sent\n" * 2
+
+
+def test_rejected_then_accepted(place: Place, broker: Broker) -> None:
+    """A rejection goes back to the agent, and its second claim passes."""
+    check = place.script("check", "[ -e mended ]")
+    agent = (
+        f"{REPORT} completed --detail first\n"
+        f"while read -r line; do case $line in *'check 1 of 2'*) break;; esac; done\n"
+        f"touch mended\n{REPORT} completed --detail second\nexec sleep 600"
+    )
+    done, job = submit(place, broker, agent, "--validate", check, "--attempts", "2")
+    assert (done.returncode, job["outcome"], job["attempt"]) == (0, "accepted", 2)
+    assert done.stdout.count("validation: ") == 2
+
+
+def test_error(place: Place, broker: Broker) -> None:
+    """The agent says that it cannot: failed, with its words."""
+    done, job = submit(place, broker, f"{REPORT} error --detail 'no way'\nexec sleep 600")
+    assert (done.returncode, job["outcome"], job["detail"]) == (1, "failed", "no way")
+
+
+def test_lost(place: Place, broker: Broker) -> None:
+    """An agent that ends without a word is lost."""
+    done, job = submit(place, broker, f"{REPORT} started")
+    assert (done.returncode, job["outcome"]) == (4, "lost")
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "outcome"), [("--timeout", 5, "timed_out"), ("--idle-timeout", 6, "idle")]
+)
+def test_timeouts(place: Place, broker: Broker, option: str, code: int, outcome: str) -> None:
+    """A job ends by its clocks with any broker."""
+    done, job = submit(place, broker, ENDLESS, option, "0.8", "--close")
+    assert (done.returncode, job["outcome"]) == (code, outcome)
+
+
+def test_cancel(place: Place, broker: Broker) -> None:
+    """A job is ended by somebody else with any broker."""
+    running, name = begin(place, ENDLESS, *broker.options, env=broker.environment)
+    assert place.run("cancel", name, env=broker.environment).stdout == f"{name} cancelled\n"
+    assert running.wait(20) == 9
+
+
+def begin(
+    place: Place, agent: str, *options: str, env: Mapping[str, str | None] | None = None
+) -> "tuple[subprocess.Popen[str], str]":
+    """Start a submit whose agent reports first of all; return it and the job's id once that is recorded."""
+    running = place.start(*place.submit_args(agent, *options), env=env)
+    name = place.await_job()
+    wait_until(lambda: claimed(place, name, "started"), what="the first report")
+    return running, name
+
+
+def claimed(place: Place, name: str, kind: str) -> bool:
+    """Say whether a report is in the file."""
+    file = place.log_dir(name) / "reports.jsonl"
+    return file.exists() and f'"{kind}"' in file.read_text()
+
+
+# Brokers that are not there
+
+
+def of_a_wrong_password(mosquitto: Mosquitto) -> str:
+    """Return the address of a broker that knows another password."""
+    return mosquitto.url.replace(mosquitto.password, "wr0ng-w0rd")
+
+
+def of_an_unknown_user(mosquitto: Mosquitto) -> str:
+    """Return the address of a broker that knows other users."""
+    return mosquitto.url.replace(mosquitto.user, "nobody").replace(mosquitto.password, "wr0ng-w0rd")
+
+
+def of_nobody(mosquitto: Mosquitto) -> str:
+    """Return an address at which nothing listens."""
+    return f"mqtt://owner:wr0ng-w0rd@127.0.0.1:{free_port()}"
+
+
+def of_an_unknown_host(mosquitto: Mosquitto) -> str:
+    """Return an address that no name server knows."""
+    return "mqtt://owner:wr0ng-w0rd@nowhere.invalid"
+
+
+@pytest.mark.parametrize("url", [of_a_wrong_password, of_an_unknown_user, of_nobody, of_an_unknown_host])
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_a_broker_that_takes_nothing_is_exit_7(
+    place: Place, mosquitto: Mosquitto, url: Callable[[Mosquitto], str], way: str
+) -> None:
+    """No broker, or not with this password: a line and a hint without it, no agent, no job, nothing left."""
+    named = url(mosquitto)
+    options = ("--broker", named) if way == "option" else ()
+    env = {"DELEGATE_JOB_BROKER": named} if way == "environment" else {}
+    done = place.submit(f"touch {place.root}/started", *options, env=env)
+    assert (done.returncode, done.stdout) == (7, "")
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
+    assert "wr0ng-w0rd" not in done.stderr
+    assert not (place.root / "started").exists()
+    assert json.loads(place.run("list", "--json").stdout) == []
+    assert holding(place, "wr0ng-w0rd") == set()
+    assert place.jobs() == []
+    assert {path.name for path in place.work.rglob("*")} <= {"delegate_job_logs", ".gitignore"}
+
+
+# Brokers that go away
+
+
+def test_a_broker_that_goes_away_is_one_warning(place: Place, mosquitto: Mosquitto) -> None:
+    """A broker killed in mid-job is said once; the job goes on by file and ends as it should."""
+    agent = f"{REPORT} started\n{UNTIL_GO}\n{REPORT} progress > said\n{REPORT} completed >> said"
+    running, _ = begin(place, agent, "--broker", mosquitto.url)
+    kill(mosquitto)
+    # The owner tries to come back: at first it is refused, then somebody hangs up on it.
+    away_since = time.monotonic()
+    wait_until(lambda: time.monotonic() > away_since + 0.5, what="a refused attempt")
+    await_attempts_to_come_back(mosquitto.port)
+    (place.work / "go").touch()
+    said, warned = running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert warned.splitlines() == ["warning: no broker: connection lost"]
+    assert "accepted" in said
+    assert (place.work / "said").read_text() == "recorded, not sent (connection refused)\n" * 2
+
+
+def kill(mosquitto: Mosquitto) -> None:
+    """End a broker so that it can say and save nothing."""
+    assert mosquitto.process is not None
+    mosquitto.process.kill()
+    mosquitto.process.wait(5)
+
+
+def await_attempts_to_come_back(port: int) -> None:
+    """Take the broker's place, without being one, until somebody has knocked twice."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(10)
+        for _ in range(2):
+            server.accept()[0].close()
+
+
+def test_a_broker_that_comes_back_is_told_again(place: Place, mosquitto: Mosquitto) -> None:
+    """A broker that has forgotten everything gets the state and the owner again, from who remembers."""
+    running, name = begin(place, f"{ENDLESS}", "--broker", mosquitto.url)
+    kill(mosquitto)
+    assert not list(mosquitto.directory.glob("*.db"))
+    mosquitto.start()
+    with Follower(parse_url(mosquitto.url)) as follower:
+        follower.subscribe(mqtt.job_filter(name))
+        told = follower.await_names(["state", "owner"])
+        assert (told["state"].fields["state"], told["owner"].fields["owner"]) == ("running", "present")
+        assert place.run("publish", "--job", name, "--event", "completed").stdout == "recorded and sent\n"
+        follower.await_fields("state", state="done", outcome="accepted")
+        follower.await_fields("owner", owner="gone")
+    assert running.wait(20) == 0
+
+
+def test_a_broker_that_stands_still_ends_no_job(place: Place, mosquitto: Mosquitto) -> None:
+    """A broker that takes connections and answers nothing delays a report by its bound, and no more."""
+    agent = f"{REPORT} started\n{UNTIL_GO}\n{REPORT} completed > said"
+    running, _ = begin(place, agent, "--broker", mosquitto.url)
+    assert mosquitto.process is not None
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    try:
+        (place.work / "go").touch()
+        running.communicate(timeout=30)
+        wait_until((place.work / "said").read_text, what="the end of publish")
+    finally:
+        mosquitto.process.send_signal(signal.SIGCONT)
+    assert running.returncode == 0
+    assert (place.work / "said").read_text() == "recorded, not sent (timed out)\n"
+
+
+# The password
+
+
+@pytest.mark.parametrize("way", ["option", "environment", "file"])
+def test_the_password_is_nowhere(place: Place, mosquitto: Mosquitto, way: str) -> None:
+    """It stands in connection.json while the job lives, and in no other file, output or environment."""
+    with_password(mosquitto, SECRET)
+    check = place.script("check", f"env > {place.root}/of-the-check\n{UNTIL_GO}")
+    hook = place.script("hook", f"cat > /dev/null; env > {place.root}/of-the-hook")
+    agent = f"env > {place.root}/of-the-agent\n{REPORT} started\n{REPORT} completed\nexec sleep 600"
+    options = ["--validate", check, "--on-event", str(hook)]
+    if way == "option":
+        options += ["--broker", mosquitto.url]
+    if way == "file":
+        configuration = place.home / ".config/delegate-job/config.toml"
+        configuration.parent.mkdir()
+        configuration.write_text(f'broker = "{mosquitto.url}"\n')
+    env = {"DELEGATE_JOB_BROKER": mosquitto.url} if way == "environment" else None
+    running, name = begin(place, agent, *map(str, options), env=env)
+    place.await_state(name, "checking")
+    wait_until((place.root / "of-the-hook").exists, what="the hook")
+    shown = [place.run(*words) for words in showing(name)]
+    assert place.run("status", name, "--connection").stdout.splitlines()[0] == parse_url(mosquitto.url).url()
+    while_it_runs = holding(place, SECRET, but=running.pid)
+    (place.work / "go").touch()
+    output = running.communicate(timeout=20)
+    assert running.returncode == 0
+    of_the_user = {"home/.config/delegate-job/config.toml"} if way == "file" else set()
+    assert while_it_runs - of_the_user == {f"registry/jobs/{name}/connection.json"}
+    assert not [done for done in shown if SECRET in done.stdout + done.stderr]
+    assert not any(SECRET in text for text in output)
+    assert holding(place, SECRET) - of_the_user == set()
+
+
+def with_password(mosquitto: Mosquitto, password: str) -> None:
+    """Let a broker know a password that could not be met by chance."""
+    passwords = mosquitto.directory / "passwords"
+    words = ["mosquitto_passwd", "-b", str(passwords), mosquitto.user, password]
+    subprocess.run(words, check=True, capture_output=True, timeout=10)
+    mosquitto.stop()
+    mosquitto.password = password
+    mosquitto.start()
+
+
+def test_a_dry_run_names_the_broker_and_no_password(place: Place, mosquitto: Mosquitto) -> None:
+    """What would be used is what is shown, less the password, and the broker is not even asked."""
+    mosquitto.stop()
+    for env, options in (({}, ("--broker", mosquitto.url)), ({"DELEGATE_JOB_BROKER": mosquitto.url}, ())):
+        done = place.submit("exit 0", *options, "--dry-run", "--json", env=env)
+        assert json.loads(done.stdout)["broker"] == parse_url(mosquitto.url).url()
+        assert mosquitto.password not in done.stdout + done.stderr

@@ -1,0 +1,176 @@
+"""The command in a person's own terminal: the live line, colours, Ctrl-C, and attach inside another tmux."""
+
+import json
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from harness import Place, wait_until
+
+REPORT = '"$DJ" publish --event'
+COMPLETED = f"{REPORT} completed --detail done"
+UNTIL_TOLD = "until [ -e go ]; do sleep 0.05; done"
+
+
+@dataclass
+class Terminal:
+    """A pane of a person's own tmux server, in which one command runs; its exit code is shown at the end."""
+
+    place: Place
+    columns: int = 100
+    server: Path = field(init=False)
+
+    def start(self, *words: str, before: str = "", behind: str = "") -> None:
+        """Run `BEFORE delegate-job WORDS BEHIND` in the terminal, with a shell's words before and behind."""
+        command = f"{before} {shlex.join([self.place.environ['DJ'], *words])} {behind}"
+        # The shell outlives Ctrl-C, as a person's does.
+        script = self.place.script("typed", f"trap : INT\n{command}\necho code=$?\nexec sleep 600")
+        size = ("-x", str(self.columns), "-y", "30")
+        tmux = ("tmux", "-L", "person", "-f", os.devnull, "new-session", "-d", "-s", "t")
+        assert self.place.spawn(*tmux, *size, script).wait(10) == 0
+        (self.server,) = [path for path in self.place.tmux_sockets() if path.name == "person"]
+
+    def tmux(self, *words: str) -> str:
+        """Ask the person's tmux."""
+        argv = ["tmux", "-S", str(self.server), *words]
+        return subprocess.run(argv, check=True, capture_output=True, encoding="utf-8", timeout=10).stdout
+
+    def screen(self, *options: str) -> str:
+        """Return what stands on the screen; with `-e`, its colours too."""
+        return self.tmux("capture-pane", "-p", "-t", "t", *options).rstrip()
+
+    def shows(self, text: str, timeout: float = 15) -> str:
+        """Return the screen as soon as it shows a text."""
+        return (
+            wait_until(lambda: text in self.screen() and self.screen(), timeout, f"{text!r} on the screen")
+            or ""
+        )
+
+    def press(self, *keys: str) -> None:
+        """Press keys, by their names in tmux."""
+        self.tmux("send-keys", "-t", "t", *keys)
+
+
+def test_the_live_line(place: Place) -> None:
+    """On a terminal one line, always the last, says state, time and last event; it leaves nothing behind."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(f"{REPORT} progress --detail half\n{UNTIL_TOLD}\n{COMPLETED}"))
+    before = terminal.shows("running (").splitlines()
+    terminal.shows("s, progress ")
+    assert before[-1].startswith("running (")
+    (place.work / "go").touch()
+    after = terminal.shows("code=").splitlines()
+    assert after[-1] == "code=0"
+    assert Path("".join(after[-2:-1])).parent == place.work / "delegate_job_logs"
+    assert not any(line.startswith("running (") for line in after)
+
+
+def test_the_live_line_says_why_it_waits(place: Place) -> None:
+    """A job that waits for a person says so in the live line, with the reason."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(f"{REPORT} permission_required\n{UNTIL_TOLD}\n{COMPLETED}"))
+    assert terminal.shows("waiting: permission required (").splitlines()[-1].startswith("waiting: ")
+    (place.work / "go").touch()
+    terminal.shows("code=0")
+
+
+@pytest.mark.parametrize(("before", "coloured"), [("", True), ("NO_COLOR=1", False), ("TERM=dumb", False)])
+def test_colours(place: Place, before: str, *, coloured: bool) -> None:
+    """Colours are for terminals, and for people who did not refuse them."""
+    assert place.submit(COMPLETED).returncode == 0
+    terminal = Terminal(place)
+    terminal.start("list", before=before)
+    terminal.shows("code=0")
+    (line,) = [line for line in terminal.screen("-e").splitlines() if "accepted" in line]
+    assert ("\x1b[32maccepted" in line, "\x1b" in line) == (coloured, coloured)
+
+
+@pytest.mark.parametrize("before", ["", "NO_COLOR=1"])
+def test_the_live_line_is_coloured_or_not(place: Place, before: str) -> None:
+    """The live line has its state's colour, and with NO_COLOR none."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(f"{UNTIL_TOLD}\n{COMPLETED}"), before=before)
+    terminal.shows("running (")
+    assert ("\x1b[34mrunning (" in terminal.screen("-e")) is (before == "")
+    (place.work / "go").touch()
+    terminal.shows("code=0")
+
+
+def test_no_live_line_in_a_file(place: Place) -> None:
+    """Lines that go into a file are lines, also while a person looks at the other stream."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(COMPLETED), behind="> lines")
+    terminal.shows("code=0")
+    text = (place.work / "lines").read_text()
+    assert ("\x1b" in text, "\r" in text) == (False, False)
+    assert terminal.screen() == "code=0"
+
+
+def test_json_in_a_terminal(place: Place) -> None:
+    """--json into a file: the document alone there, the lines and the live line on the terminal."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(f"{UNTIL_TOLD}\n{COMPLETED}", "--json"), behind="> job.json")
+    terminal.shows("running (")
+    (place.work / "go").touch()
+    terminal.shows("code=0")
+    assert json.loads((place.work / "job.json").read_text())["outcome"] == "accepted"
+
+
+def test_list_fits_the_terminal(place: Place) -> None:
+    """On a terminal a table is no wider than it; what is cut ends with an ellipsis."""
+    assert place.submit(f"{REPORT} completed --detail '{'long ' * 40}'").returncode == 0
+    terminal = Terminal(place, columns=70)
+    terminal.start("list")
+    lines = terminal.shows("code=0").splitlines()
+    assert len(lines) == 3
+    assert lines[1].endswith("…")
+
+
+def test_ctrl_c_cancels(place: Place) -> None:
+    """Ctrl-C in the terminal is cancelled, 130, and the agent is ended with its session."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(f"{REPORT} started\nexec sleep 600", "--close"))
+    terminal.shows("running (")
+    terminal.press("C-c")
+    assert "outcome: cancelled" in terminal.shows("code=130")
+    assert place.job("@last")["outcome"] == "cancelled"
+    terminal.tmux("kill-server")
+    wait_until(lambda: not place.processes(), what="nothing left")
+
+
+def test_ctrl_c_in_the_middle_of_a_check_is_no_rejection(place: Place) -> None:
+    """Ctrl-C reaches us and not the check: cancelled, no verdict, and no process of it is left."""
+    check = place.script("check", f"touch {place.root}/begun; sleep 601 & sleep 602; exit 0")
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(COMPLETED, "--validate", str(check), "--close"))
+    wait_until((place.root / "begun").exists, what="the check")
+    terminal.press("C-c")
+    screen = terminal.shows("code=130")
+    job = place.job("@last")
+    assert ("validation:" in screen, job["outcome"], job["verdict"]) == (False, "cancelled", None)
+    terminal.tmux("kill-server")
+    wait_until(lambda: not place.processes(), what="nothing left")
+
+
+def test_attach_inside_another_tmux(place: Place) -> None:
+    """Attach shows the agent, takes what is typed, and leaves it alone when the person goes."""
+    agent = f"echo 'the agent asks:'\nread -r word\necho \"$word\" > heard\n{UNTIL_TOLD}\n{COMPLETED}"
+    submit = place.start(*place.submit_args(agent))
+    name = place.await_job()
+    wait_until(lambda: place.run("status", name).returncode == 0, what="the job")
+    place.await_state(name, "running")
+    terminal = Terminal(place)
+    terminal.start("attach", name)
+    terminal.shows("the agent asks:")
+    terminal.press("yes please", "Enter")
+    heard = place.work / "heard"
+    wait_until(lambda: heard.exists() and heard.read_text() == "yes please\n", what="the typed words")
+    terminal.press("C-b", "d")
+    terminal.shows("code=0")
+    assert (submit.poll(), place.job(name)["state"]) == (None, "running")
+    (place.work / "go").touch()
+    assert submit.wait(20) == 0

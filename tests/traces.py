@@ -1,0 +1,33 @@
+"""Where a text stands in a place: which files hold it, and which processes carry it. Not what it means."""
+
+from pathlib import Path
+
+from harness import Place
+
+
+def holding(place: Place, *texts: str, but: int = 0) -> set[str]:
+    """Return the files and processes that hold one of the texts; `but` is a process that may."""
+    marks = [text.encode() for text in texts]
+    found = {
+        str(path.relative_to(place.root))
+        for path in place.root.rglob("*")
+        if path.is_file() and not path.is_symlink() and any(mark in path.read_bytes() for mark in marks)
+    }
+    for process in place.processes():
+        carried = b"\0".join(_of_process(process.pid, kind) for kind in ("cmdline", "environ"))
+        if process.pid != but and any(mark in carried for mark in marks):
+            found.add(process.command)
+    return found
+
+
+def _of_process(pid: int, kind: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{kind}").read_bytes()
+    except OSError:
+        return b""
+
+
+def showing(name: str) -> list[tuple[str, ...]]:
+    """Return every command that shows a job, without what is meant to show how to connect."""
+    shown = [("status", name), ("list",), ("logs", name), ("logs", "--list")]
+    return [*shown, *((*words, "--json") for words in shown), ("logs", name, "--pane")]
