@@ -46,19 +46,18 @@ def _read(path: Path, *, follow: bool) -> bytes | None:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {_why(error, follow=follow)}") from None
     try:
-        return _read_regular(fd, path)
+        return _read_regular(fd, path, LIMIT if follow else WORKDIR_LIMIT)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     finally:
         os.close(fd)
 
 
-def _read_regular(fd: int, path: Path) -> bytes:
+def _read_regular(fd: int, path: Path, limit: int) -> bytes:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise UsageError(f"{path}: not a regular file", hint="remove it")
     with open(fd, "rb", closefd=False) as file:
-        content = file.read(LIMIT + 1)
-    limit = LIMIT if follow else WORKDIR_LIMIT
+        content = file.read(limit + 1)
     if len(content) > limit:
         raise UsageError(f"{path}: longer than {limit // 1024} KiB")
     return content
