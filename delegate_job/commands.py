@@ -260,7 +260,10 @@ def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:
         row = registry.find(job)
         if not row.job.done:
             _cancel(registry, row)
-            row = registry.row(row.job.id)
+        elif row.job.owed is not None:
+            # Its owner was killed between the end of the job and that of its agent.
+            _end_ownerless(registry, row.job.id)
+        row = registry.row(row.job.id)
         document = job_document(row, registry.paths)
     if as_json:
         print_json(document)
@@ -284,16 +287,17 @@ def _cancel(registry: Registry, row: Row) -> None:
 
 
 def _end_ownerless(registry: Registry, job_id: str) -> None:
-    from delegate_job.supervisor import Supervisor, own_lock
+    from delegate_job.supervisor import Supervisor, hearing_signals, own_lock
     from delegate_job.wire import SilentWire
 
     lock = own_lock(registry, job_id)
     if lock is None:
         client.wait(registry, [job_id], timeout=CANCEL_TIMEOUT)
         return
-    supervisor = Supervisor(registry, SilentWire(), _Quiet())
-    supervisor.own(job_id, lock)
-    supervisor.run()
+    with hearing_signals() as inbox:
+        supervisor = Supervisor(registry, SilentWire(), _Quiet(), inbox)
+        supervisor.own(job_id, lock)
+        supervisor.run()
 
 
 class _Quiet:

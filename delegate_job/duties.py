@@ -135,7 +135,7 @@ class Duties:
         try:
             self._brief()
             if self._in_tmux:
-                self._start()
+                self._use(launcher.start(self._tmux, self._job.spec.session, self._paths))
         except (DelegateJobError, OSError) as error:
             self._owned.say(Kind.NOT_LAUNCHED, one_line(error))
             return
@@ -155,10 +155,6 @@ class Duties:
         if not brief.in_tmux:
             self._listener.task(self._job, brief.instructions)
             self._owned.say(Kind.SPAWNED)
-
-    def _start(self) -> None:
-        socket = launcher.start(self._tmux, self._job.spec.session, self._paths)
-        self._use(socket)
 
     def _use(self, socket: str) -> None:
         self._tmux = Tmux(socket=socket)
@@ -303,6 +299,10 @@ class Duties:
 
     def _close(self) -> None:
         self._busy = Action.CLOSE
+        if self._job.attempt:  # An owner that was killed has left its check running.
+            from delegate_job import validation
+
+            validation.end_leftover(self._paths)
         stops = self._in_tmux and (self._job.outcome in _STOPS or self._job.spec.close)
         if stops and self._watching:
             self._owned.in_background(

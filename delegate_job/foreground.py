@@ -31,7 +31,7 @@ from delegate_job.submission import (
     register,
     warnings_for,
 )
-from delegate_job.supervisor import Supervisor
+from delegate_job.supervisor import Supervisor, hearing_signals
 
 
 def read_prompt(text: str | None, file: str | None, stdin: IO[bytes]) -> bytes:
@@ -93,17 +93,18 @@ class Submit:
         output = SubmitOutput(as_json=self.as_json)
         for warning in warnings_for(spec, registry.paths):
             output.warn(warning)
-        registered = _registered(registry, self.request, spec)
-        job = registered.row.job
-        output.registered(job, _attach(job, registry.paths))
-        listener = _Listener(output, _on_event(job.spec, self.request.environ))
-        supervisor = Supervisor(registry, registered.wire, listener)
-        supervisor.own(job.id, registered.lock)
-        try:
-            supervisor.run()
-        finally:
-            listener.stop()
-        return self._finish(registry, registry.row(job.id).job, output, signum=supervisor.signum)
+        with hearing_signals() as inbox:
+            registered = _registered(registry, self.request, spec)
+            job = registered.row.job
+            output.registered(job, _attach(job, registry.paths))
+            listener = _Listener(output, _on_event(job.spec, self.request.environ))
+            supervisor = Supervisor(registry, registered.wire, listener, inbox)
+            supervisor.own(job.id, registered.lock)
+            try:
+                supervisor.run()
+            finally:
+                listener.stop()
+            return self._finish(registry, registry.row(job.id).job, output, signum=supervisor.signum)
 
     def _finish(self, registry: Registry, job: Job, output: SubmitOutput, *, signum: int | None) -> int:
         if self.as_json:
