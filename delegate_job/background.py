@@ -98,7 +98,7 @@ class Background:
         return False
 
     def _adopt(self, now: float) -> None:
-        for job_id in self._registry.unfinished():
+        for job_id in self._registry.unsettled():
             if job_id in self._supervisor or self._refused.get(job_id, 0.0) > now:
                 continue
             try:

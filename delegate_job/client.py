@@ -65,6 +65,16 @@ def wait(
         await_change(registry, version, timeout=min(left, 1.0))
 
 
+def wait_until_settled(registry: Registry, job_id: str, *, timeout: float) -> bool:
+    """Wait until a job is done and nothing is owed any more; False after `timeout` seconds."""
+
+    def settled() -> bool:
+        job = registry.row(job_id).job
+        return job.done and job.owed is None
+
+    return bool(retry_until(settled, timeout=timeout, interval=LOOK_EVERY))
+
+
 def await_change(registry: Registry, version: int, *, timeout: float) -> None:
     """Return when another process has committed since `version`, or after `timeout` seconds."""
     retry_until(lambda: registry.data_version() != version, timeout=timeout, interval=LOOK_EVERY)

@@ -261,12 +261,13 @@ def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:  # noqa
 
 
 def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:
-    """Ask a job's owner to end it, and wait until it has; end an ownerless one ourselves."""
+    """Ask a job's owner to end it, and wait until it has; an ownerless one gets an owner for it."""
     with open_registry(registry_dir) as registry:
         row = registry.find(job)
-        if not row.job.done:
+        # One that is done and not settled: its owner was killed before the agent had ended.
+        if not (row.job.done and row.job.owed is None):
             _cancel(registry, row)
-            row = registry.row(row.job.id)
+        row = registry.row(row.job.id)
         document = job_document(row, registry.paths)
     if as_json:
         print_json(document)
@@ -276,15 +277,14 @@ def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:
 
 
 def _cancel(registry: Registry, row: Row) -> None:
-    client.ask_to_cancel(registry, row, detail=f"by `delegate-job cancel` (pid {os.getpid()})")
+    if not row.job.done:
+        client.ask_to_cancel(registry, row, detail=f"by `delegate-job cancel` (pid {os.getpid()})")
     starter.ensure_running_for_ownerless(registry, os.environ)
-    try:
-        client.wait(registry, [row.job.id], timeout=CANCEL_TIMEOUT)
-    except client.WaitTimedOutError:
+    if not client.wait_until_settled(registry, row.job.id, timeout=CANCEL_TIMEOUT):
         raise RegistryError(
             f"job {row.job.id} was asked to end and has not after {CANCEL_TIMEOUT:.0f} s",
             hint="its owner will act on it when it can",
-        ) from None
+        )
 
 
 def retry(job: str, registry_dir: str | None, *, broker: str | None, detach: bool, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from delegate_job import briefing, launcher
 from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.audit import AuditDir
 from delegate_job.clocks import STALLED_AFTER
-from delegate_job.errors import DelegateJobError, one_line
+from delegate_job.errors import NotStartedError, UsageError, one_line
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import Finished
 from delegate_job.job import Action, Job, JobState, Outcome, Verdict
@@ -70,6 +70,7 @@ class Duties:
         self._rejection_code: int | None = None
         self._runner_due: float | None = None
         self._watching = bool(tmux_socket)
+        self._unsaved_socket = ""
         self._inherited = owned.job.owed is Action.LAUNCH
         self._exited = False
 
@@ -116,6 +117,7 @@ class Duties:
             self._enter_at = None  # What was answered before its Enter must not get it in the next round.
         if self._busy is not None:
             return
+        self._save_socket()
         if owed is Action.LAUNCH and not self._watching:
             self._launch()
         elif owed is Action.CHECK:
@@ -145,11 +147,12 @@ class Duties:
                 return
             self._brief()
             if self._in_tmux:
-                self._start()
-        except (DelegateJobError, OSError) as error:
+                self._use(launcher.start(self._tmux, self._job.spec.session, self._paths))
+        except (NotStartedError, UsageError, OSError) as error:
             self._owned.say(Kind.NOT_LAUNCHED, one_line(error))
             return
         self._watching = True
+        self._save_socket()
 
     def _is_free_to_launch(self) -> bool:
         """Look for what an earlier owner may have started before it ended; its launch is the job's launch."""
@@ -181,16 +184,18 @@ class Duties:
             self._listener.task(self._job, brief.instructions)
             self._owned.say(Kind.SPAWNED)
 
-    def _start(self) -> None:
-        socket = launcher.start(self._tmux, self._job.spec.session, self._paths)
-        self._use(socket)
-
     def _use(self, socket: str) -> None:
         if socket:
             self._tmux = Tmux(socket=socket)
         self._screen = self._new_screen()
         self._runner_due = time.monotonic() + RUNNER_START_TIMEOUT
-        self._registry.set_tmux_socket(self._job.id, socket, epoch=self._owned.epoch)
+        self._unsaved_socket = socket
+
+    def _save_socket(self) -> None:
+        """Keep the socket of a session that stands; when the disk is full, the next step tries again."""
+        if self._unsaved_socket:
+            self._registry.set_tmux_socket(self._job.id, self._unsaved_socket, epoch=self._owned.epoch)
+            self._unsaved_socket = ""
 
     def look_at_runner(self) -> None:
         """Say `vanished` when the runner is gone and did not say so itself.
@@ -273,6 +278,9 @@ class Duties:
             self._press_enter()
 
     def _tell_person(self) -> None:
+        self._owned.drain()
+        if self._job.owed is not Action.TELL:
+            return
         self._owned.say(Kind.TELLING)
         self._listener.task(self._job, self._message())
         self._owned.say(Kind.TOLD)
@@ -315,7 +323,7 @@ class Duties:
         try:
             self._brief(rejection=self._rejection)
             self._restart()
-        except (DelegateJobError, OSError) as error:
+        except (NotStartedError, UsageError, OSError) as error:
             self._owned.say(Kind.NOT_LAUNCHED, one_line(error))
             return
         self._exited = False
@@ -331,6 +339,10 @@ class Duties:
 
     def _close(self) -> None:
         self._busy = Action.CLOSE
+        if self._job.attempt:  # An owner that was killed has left its check running.
+            from delegate_job import validation
+
+            validation.end_leftover(self._paths)
         stops = self._in_tmux and (self._job.outcome in _STOPS or self._job.spec.close)
         if stops and self._watching:
             self._owned.in_background(

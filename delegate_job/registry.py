@@ -14,6 +14,7 @@ from delegate_job.errors import RegistryError, UnknownJobError
 from delegate_job.events import Event
 from delegate_job.job import Job, JobState
 from delegate_job.paths import RegistryPaths
+from delegate_job.retry import retry_until
 from delegate_job.rows import (
     Progress,
     Recorded,
@@ -78,9 +79,20 @@ class Registry:
                 f" (schema {version}, this one knows {VERSION})",
                 hint="upgrade delegate-job, or name another registry with --registry-dir",
             )
-        self._db.execute("PRAGMA journal_mode = WAL")
+        if not retry_until(self._use_wal, timeout=BUSY_TIMEOUT):
+            raise RegistryError(f"the registry {self.paths.root} is busy", hint=_HINTS[sqlite3.SQLITE_BUSY])
         self._db.execute("PRAGMA synchronous = FULL")
         self._migrate()
+
+    def _use_wal(self) -> bool:
+        # Where several processes make a registry at once, SQLite refuses this without its busy timeout.
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        return True
 
     def _migrate(self) -> None:
         with self._transaction():
@@ -292,6 +304,13 @@ class Registry:
                 query, (*map(storable, given.values()), -1 if limit is None else limit)
             ):
                 yield row_of(found)
+
+    def unsettled(self) -> list[str]:
+        """Return the ids of all jobs that need an owner, oldest first: not done, or something still owed."""
+        # Word for word the condition of the index jobs_unsettled, so that SQLite uses it.
+        query = "SELECT id FROM jobs WHERE state <> 'done' OR owed IS NOT NULL ORDER BY number"
+        with _told(self.paths):
+            return [row["id"] for row in self._db.execute(query)]
 
     def unfinished(self) -> list[str]:
         """Return the ids of all jobs that are not done, oldest first."""

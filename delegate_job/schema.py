@@ -54,9 +54,10 @@ MIGRATIONS = (
     );
     CREATE INDEX events_by_job ON events (job_id, sequence);
     """,
-    # 2: what holds for the whole registry.
+    # 2: what holds for the whole registry; which jobs need an owner.
     """
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE INDEX jobs_unsettled ON jobs (number) WHERE state <> 'done' OR owed IS NOT NULL;
     """,
 )
 """Each entry leads from the version before to its own number (1, 2, …); none is ever edited."""

@@ -22,9 +22,9 @@ def is_running(paths: RegistryPaths) -> bool:
 
 
 def ownerless(registry: Registry) -> list[str]:
-    """Return the ids of unfinished jobs whose lock nobody holds."""
+    """Return the ids of jobs that need an owner and whose lock nobody holds."""
     paths = registry.paths
-    return [job_id for job_id in registry.unfinished() if not locks.is_held(paths.job(job_id).lock)]
+    return [job_id for job_id in registry.unsettled() if not locks.is_held(paths.job(job_id).lock)]
 
 
 def ensure_running_for_ownerless(registry: Registry, environ: Mapping[str, str]) -> None:

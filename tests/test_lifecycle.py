@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import samples
@@ -21,7 +21,6 @@ from delegate_job.rows import Progress
 LIVE = (JobState.LAUNCHING, JobState.RUNNING, JobState.WAITING)
 REPORTERS = (Source.AGENT, Source.HOOK)
 
-UNHURRIED = settings(deadline=None)  # a busy machine is no fault
 KINDS = st.sampled_from(Kind) | st.text(max_size=20)
 DATA = st.dictionaries(st.sampled_from(["reason", "how", "output"]), st.none() | st.text() | st.integers())
 SPECS = st.fixed_dictionaries(
@@ -92,7 +91,6 @@ STEPS = every_step()
 JOBS = list(dict.fromkeys(before for before, _, _ in STEPS))
 
 
-@UNHURRIED
 @given(SPECS, HISTORIES)
 def test_any_history_is_accepted_and_leaves_a_job_that_makes_sense(
     spec: dict[str, Any], history: list[Event]
@@ -111,7 +109,6 @@ def test_any_history_is_accepted_and_leaves_a_job_that_makes_sense(
         assert not job.done or not (job.untold or job.unheard)
 
 
-@UNHURRIED
 @given(SPECS, HISTORIES, HISTORIES)
 def test_done_is_final(spec: dict[str, Any], history: list[Event], later: list[Event]) -> None:
     """F7: no event changes how a job ended; only what it owes is cleared, by `closed` from its owner."""
@@ -126,7 +123,6 @@ def test_done_is_final(spec: dict[str, Any], history: list[Event], later: list[E
     assert replace(job, owed=None) == replace(end, owed=None)
 
 
-@UNHURRIED
 @given(SPECS, HISTORIES)
 def test_an_event_that_means_nothing_returns_the_very_job(spec: dict[str, Any], history: list[Event]) -> None:
     """An unknown kind, one that its source may not say, and another job's event change nothing at all."""
@@ -138,7 +134,6 @@ def test_an_event_that_means_nothing_returns_the_very_job(spec: dict[str, Any], 
         job = after
 
 
-@UNHURRIED
 @given(SPECS, HISTORIES)
 def test_an_event_that_means_something_is_dated(spec: dict[str, Any], history: list[Event]) -> None:
     """A job knows its last event and when its owner received it; it starts and ends once."""
@@ -153,7 +148,6 @@ def test_an_event_that_means_something_is_dated(spec: dict[str, Any], history: l
         assert job.ended_at == (event.received_at if job.done else None)
 
 
-@UNHURRIED
 @given(SPECS, HISTORIES)
 def test_replaying_the_recorded_events_gives_the_row(spec: dict[str, Any], history: list[Event]) -> None:
     """The registry's events, read back and applied in order, lead to its job; `applied` tells the truth."""
