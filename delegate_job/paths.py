@@ -57,7 +57,7 @@ class RegistryPaths(NamedTuple):
 
     @property
     def supervisor_lock(self) -> Path:
-        """Held (flock) by the background supervisor."""
+        """Held (flock) by the background supervisor; its text is the process id."""
         return self.root / "supervisor.lock"
 
     @property

@@ -257,8 +257,11 @@ class Place:
         """End everything that was started here, then fail if anything had to be ended by force."""
         for process in self.running:
             end_group(process)
+        self._end_supervisors()
         for server in self.tmux_sockets():
             _tmux(server, "kill-server")
+        # A job that lost its owner just now may have had another one started.
+        self._end_supervisors()
         left = self._left()
         for straggler in left:
             with contextlib.suppress(ProcessLookupError):
@@ -269,6 +272,15 @@ class Place:
         assert not left, f"processes were left behind: {left}"
         assert not alive, f"tmux servers were left behind: {alive}"
         assert not temporary, f"temporary files were left behind: {temporary}"
+
+    def _end_supervisors(self) -> None:
+        """End the background supervisors of this place's registries, by the process ids in their locks."""
+        mine = {process.pid for process in self.processes()}
+        for lock in self.root.rglob("supervisor.lock"):
+            text = lock.read_text().strip() if lock.is_file() else ""
+            if text.isdecimal() and int(text) in mine:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(text), signal.SIGTERM)
 
     def _left(self) -> list[Process]:
         with contextlib.suppress(AssertionError):
