@@ -69,7 +69,8 @@ class Duties:
         self._rejection = ""
         self._rejection_code: int | None = None
         self._runner_due: float | None = None
-        self._watching = bool(tmux_socket)
+        # An owner may have been killed between the start and the note of its socket.
+        self._watching = bool(tmux_socket) or launcher.runner_state(self._paths) is not RunnerState.STARTING
         self._exited = False
 
     @property
@@ -299,6 +300,8 @@ class Duties:
 
     def _close(self) -> None:
         self._busy = Action.CLOSE
+        # An owner that was killed in mid-launch has not written down the socket; the runner's record tells.
+        self._watching = self._watching or launcher.runner_state(self._paths) is not RunnerState.STARTING
         if self._job.attempt:  # An owner that was killed has left its check running.
             from delegate_job import validation
 
