@@ -69,8 +69,7 @@ class Duties:
         self._rejection = ""
         self._rejection_code: int | None = None
         self._runner_due: float | None = None
-        # An owner may have been killed between the start and the note of its socket.
-        self._watching = bool(tmux_socket) or launcher.runner_state(self._paths) is not RunnerState.STARTING
+        self._watching = bool(tmux_socket)
         self._exited = False
 
     @property
