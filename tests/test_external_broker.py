@@ -20,7 +20,7 @@ from delegate_job import mqtt
 from delegate_job.mqtt import parse_url
 from harness import Place, free_port, job_id, listening, wait_until
 from subscribers import Follower
-from traces import holding, showing
+from traces import holding, printed, showing
 
 REPORT = '"$DJ" publish --event'
 ENDLESS = f"{REPORT} started\nexec sleep 600"
@@ -68,7 +68,9 @@ def test_accepted(place: Place, broker: Broker) -> None:
     done, job = submit(place, broker, agent, "--validate", place.script("check", "exit 0"))
     assert (done.returncode, job["outcome"], job["verdict"]) == (0, "accepted", "passed")
     assert job["detail"] == "good"
-    assert (place.work / "said").read_text() == "recorded and sent\n" * 2
+    first, claim = printed(place.work / "said", 2)
+    # The embedded broker may end with its job before it has answered.
+    assert (first, claim.split()[0].rstrip(",")) == ("recorded and sent", "recorded")
 
 
 def test_rejected_then_accepted(place: Place, broker: Broker) -> None:
@@ -188,7 +190,7 @@ def test_a_broker_that_goes_away_is_one_warning(place: Place, mosquitto: Mosquit
     assert running.returncode == 0
     assert warned.splitlines() == ["warning: no broker: connection lost"]
     assert "accepted" in said
-    assert (place.work / "said").read_text() == "recorded, not sent (connection refused)\n" * 2
+    assert printed(place.work / "said", 2) == ["recorded, not sent (connection refused)"] * 2
 
 
 def kill(mosquitto: Mosquitto) -> None:
@@ -231,11 +233,10 @@ def test_a_broker_that_stands_still_ends_no_job(place: Place, mosquitto: Mosquit
     try:
         (place.work / "go").touch()
         running.communicate(timeout=30)
-        wait_until((place.work / "said").read_text, what="the end of publish")
+        assert printed(place.work / "said", 1) == ["recorded, not sent (timed out)"]
     finally:
         mosquitto.process.send_signal(signal.SIGCONT)
     assert running.returncode == 0
-    assert (place.work / "said").read_text() == "recorded, not sent (timed out)\n"
 
 
 # The password
@@ -293,7 +294,7 @@ def test_the_documented_rights_are_enough_and_no_more(
     )
     done = place.submit(f"{REPORT} completed > said", "--broker", account)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (place.work / "said").read_text() == "recorded and sent\n"
+    assert printed(place.work / "said", 1) == ["recorded and sent"]
     topic = mqtt.report_topic(job_id(done.stdout), "error")
     with Follower(parse_url(watcher)) as follower, Follower(parse_url(account)) as owner:
         # Mosquitto acknowledges what it then drops: MQTT 3.1.1 knows no refusal.
