@@ -145,10 +145,9 @@ def send(registry: Registry, row: Row, text: str) -> None:
 
 def late_reports(registry: Registry, row: Row) -> Iterator[Event]:
     """Yield the reports that no owner has read: those of an ownerless job, and those after the end."""
-    log_dir = AuditDir.at(row.job.spec.log_dir)
     position = row.progress.reports if row.job.done or row.progress.reports.inode else START
     while True:
-        batch = _batch(log_dir, position)
+        batch = _batch(row, position)
         for line in batch.lines:
             event = journal.parse(line, job_id=row.job.id, source=Source.AGENT, received_at=journal.now())
             if event is not None and not registry.knows_event(row.job.id, event.id):
@@ -167,13 +166,13 @@ def log_entries(registry: Registry, job_id: str, *, after: int = 0) -> Iterator[
 def report_lines(row: Row, done: Callable[[], bool]) -> Iterator[bytes]:
     """Yield the lines of a job's `reports.jsonl`, also those to come, until `done` says so and all was read.
 
-    The file lies on hostile ground: no other file is read in its place, holes and lines that are too long are
-    passed over, and control characters, which JSON does not have, are replaced.
+    The file lies on hostile ground: no other file is read in its place, holes and lines that are too long or
+    do not name the job are passed over, and control characters, which JSON does not have, are replaced.
     """
-    log_dir, position = AuditDir.at(row.job.spec.log_dir), START
+    position = START
     while True:
         ended = done()
-        batch = _batch(log_dir, position)
+        batch = _batch(row, position)
         position = batch.position
         for line in batch.lines:
             yield line.translate(_NO_CONTROLS) + b"\n"
@@ -186,12 +185,12 @@ def report_lines(row: Row, done: Callable[[], bool]) -> Iterator[bytes]:
 _NO_CONTROLS = bytes(ord("?") if byte < 0x20 or byte == 0x7F else byte for byte in range(256))
 
 
-def _batch(log_dir: AuditDir, position: journal.Position) -> journal.Batch:
-    fd = log_dir.read_fd(REPORTS)
+def _batch(row: Row, position: journal.Position) -> journal.Batch:
+    fd = AuditDir.at(row.job.spec.log_dir).read_fd(REPORTS)
     if fd is None:
         return journal.Batch([], position, more=False)
     try:
-        return journal.read_new(fd, position)
+        return journal.read_new(fd, position, mark=row.job.id.encode())
     finally:
         os.close(fd)
 

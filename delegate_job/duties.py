@@ -339,6 +339,8 @@ class Duties:
 
     def _close(self) -> None:
         self._busy = Action.CLOSE
+        # An owner that was killed in mid-launch has not written down the socket; the runner's record tells.
+        self._watching = self._watching or launcher.runner_state(self._paths) is not RunnerState.STARTING
         if self._job.attempt:  # An owner that was killed has left its check running.
             from delegate_job import validation
 

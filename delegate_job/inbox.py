@@ -101,7 +101,7 @@ class Inbox:
         events = [event for event in reported if event is not None]
         first = [event for event in said if event.kind == Kind.SPAWNED]
         last = [event for event in said if event.kind != Kind.SPAWNED]
-        unreadable = len(reports.lines) - len(events)
+        unreadable = len(reports.lines) - len(events) + reports.skipped
         more = control.more or reports.more
         return Reading(first + events + last, unreadable, reports.position, control.position, more)
 
@@ -130,7 +130,7 @@ class Inbox:
         fd = self._log_dir.read_fd(REPORTS)
         if fd is None:
             return journal.Batch([], self.reports_at, more=False)
-        return _read_and_close(fd, self.reports_at)
+        return _read_and_close(fd, self.reports_at, mark=self._job_id.encode())
 
 
 def _look(path: str | Path) -> tuple[int, int] | None:
@@ -141,9 +141,9 @@ def _look(path: str | Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_size
 
 
-def _read_and_close(fd: int, position: Position) -> journal.Batch:
+def _read_and_close(fd: int, position: Position, *, mark: bytes = b"") -> journal.Batch:
     try:
-        return journal.read_new(fd, position)
+        return journal.read_new(fd, position, mark=mark)
     except OSError:
         return journal.Batch([], position, more=False)
     finally:

@@ -26,7 +26,7 @@ MAX_NAME = 128
 MAX_READ = 1024 * 1024
 """Bytes that one call of `read_new` takes in."""
 MAX_LINES = 256
-"""Lines that one call of `read_new` takes in, with the empty ones: each may cost its reader a transaction."""
+"""Lines that one call of `read_new` returns: each may cost its reader a transaction."""
 _MAX_DEPTH = 32
 _FIELDS = frozenset({"id", "job_id", "kind", "at", "detail", "data"})
 
@@ -44,6 +44,8 @@ class Batch(NamedTuple):
     lines: list[bytes]
     position: Position
     more: bool
+    skipped: int = 0
+    """Lines that were passed over: too long, or without the mark."""
 
 
 def now() -> str:
@@ -143,9 +145,11 @@ def append_event(
     return event
 
 
-def read_new(fd: int, position: Position) -> Batch:
+def read_new(fd: int, position: Position, *, mark: bytes = b"") -> Batch:
     """Return the whole lines behind `position`, taking in at most `MAX_READ` bytes and `MAX_LINES` lines.
 
+    `mark` is ASCII that stands in every line of interest, as it is or in JSON's escapes. Others are counted
+    and passed over here: a flood of short ones would cost its reader minutes.
     A file with another inode, a smaller one, or one in which no line ended there, is read from its start:
     repeats are known by their ids. A last line without its newline is left for the next call, unless it is
     already longer than a line may be: then what is there of it is skipped. OSError when it cannot be read.
@@ -153,15 +157,28 @@ def read_new(fd: int, position: Position) -> Batch:
     status = os.fstat(fd)
     offset = position.offset if _is_same(fd, status, position) else 0
     chunk = os.pread(fd, MAX_READ, offset)
-    *pieces, left = chunk[: chunk.rfind(b"\n") + 1].split(b"\n", MAX_LINES)
-    whole = sum(map(len, pieces)) + len(pieces)
-    lines = [line for line in pieces if 0 < len(line) <= MAX_LINE]
+    lines, whole, skipped = _lines(chunk, mark)
     if not whole and len(chunk) > MAX_LINE:
         offset = _behind_hole(fd, offset + len(chunk), status.st_size)
     else:
         offset += whole
-    more = bool(left) or (len(chunk) == MAX_READ and offset < status.st_size)
-    return Batch(lines, Position(status.st_ino, offset), more)
+    more = len(lines) == MAX_LINES or (len(chunk) == MAX_READ and offset < status.st_size)
+    return Batch(lines, Position(status.st_ino, offset), more, skipped)
+
+
+def _lines(chunk: bytes, mark: bytes) -> tuple[list[bytes], int, int]:
+    """Return the lines of interest, how many bytes were looked through, and how many lines passed over."""
+    lines: list[bytes] = []
+    whole = skipped = 0
+    for line in chunk[: chunk.rfind(b"\n") + 1].split(b"\n")[:-1]:
+        whole += len(line) + 1
+        if len(line) <= MAX_LINE and (mark in line or b"\\u" in line):
+            lines += [line] if line else []
+        else:
+            skipped += bool(line)
+        if len(lines) == MAX_LINES:
+            break
+    return lines, whole, skipped
 
 
 def parse(line: bytes, *, job_id: str, source: "Source", received_at: str) -> "Event | None":

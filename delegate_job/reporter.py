@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 
     UsageError for a command line that cannot be meant, DelegateJobError when the report got nowhere.
     """
-    if "-h" in argv or "--help" in argv:
+    if _wants_help(argv):
         _print(HELP.rstrip())
         return 0
     options = parse(argv)
@@ -235,6 +235,17 @@ def _newest(jobs: str) -> str:
     if newest is None:
         raise UnknownJobError(f"there are no jobs in {jobs}")
     return newest[1]
+
+
+def _wants_help(argv: list[str]) -> bool:
+    """Say whether help is asked for; as the value of an option it is somebody's text."""
+    rest = iter(argv)
+    for argument in rest:
+        if argument in {"-h", "--help"}:
+            return True
+        if argument in _OPTIONS and argument != "--json":
+            next(rest, None)
+    return False
 
 
 def parse(argv: list[str]) -> Options:

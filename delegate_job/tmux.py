@@ -230,9 +230,17 @@ class Tmux:
 
 def _call(argv: list[str], data: bytes = b"", *, timeout: float) -> "subprocess.CompletedProcess[str] | None":
     try:
-        # The cwd is that of a server started by this call, which must not keep a directory of anybody busy.
         done = subprocess.run(
-            argv, input=data, capture_output=True, check=False, timeout=timeout, env=_environment(), cwd="/"
+            argv,
+            input=data,
+            capture_output=True,
+            check=False,
+            timeout=timeout,
+            env=_environment(),
+            # That of a server started by this call, which must not keep a directory of anybody busy.
+            cwd="/",
+            # A terminal's Ctrl-C is for us: it must not cut short what tmux is doing.
+            start_new_session=True,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

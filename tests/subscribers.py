@@ -94,6 +94,10 @@ class Follower:
         self._serve_until(lambda: wanted <= {told.name for told in self.heard}, f"{sorted(wanted)}")
         return {told.name: told for told in self.heard}
 
+    def await_topic(self, topic: str) -> None:
+        """Return when there was a message on this topic, whosever it is."""
+        self._serve_until(lambda: topic in {told.topic for told in self.heard}, topic)
+
     def await_fields(self, name: str, **fields: Any) -> Told:
         """Return the first message on a topic whose JSON has these fields."""
 

@@ -50,7 +50,8 @@ def test_ids_may_be_shortened(place: Place) -> None:
     name = finished(place)
     for word in (name, name[:4], "@last"):
         for command in ("status", "wait", "logs"):
-            assert place.run(command, word).stdout == place.run(command, "--job", word).stdout != ""
+            by_place = place.run(command, word, "--json").stdout
+            assert place.run(command, "--job", word, "--json").stdout == by_place != ""
         assert place.run("cancel", word).stdout == f"{name} accepted\n"
         assert place.run("publish", "--job", word, "--event", "progress").returncode == 0
 

