@@ -202,7 +202,7 @@ class Duties:
 
         Gone means that its lock is free; what tmux says of the session never ends a job.
         """
-        if not (self._watching and self._in_tmux) or self._job.done or self._exited:
+        if not (self._watching and self._in_tmux and self._owned.hears_all) or self._job.done or self._exited:
             return
         state = launcher.runner_state(self._paths)
         if state is RunnerState.RUNNING:

@@ -37,6 +37,12 @@ class Signalled(NamedTuple):
     signum: int
 
 
+class CaughtUp(NamedTuple):
+    """All that a broker had kept for us when we came has arrived, before this message."""
+
+    wire: int
+
+
 class LinkChanged(NamedTuple):
     """The connection to the broker was made or lost."""
 
@@ -44,7 +50,7 @@ class LinkChanged(NamedTuple):
     reason: str
 
 
-Message = Reported | Finished | Signalled | LinkChanged
+Message = Reported | Finished | Signalled | LinkChanged | CaughtUp
 
 
 class Reading(NamedTuple):
@@ -80,8 +86,8 @@ class Inbox:
         stirs, self._seen = seen != self._seen, seen
         return stirs
 
-    def read(self) -> Reading:
-        """Return what is new.
+    def read(self, *, hold_exited: bool = False) -> Reading:
+        """Return what is new; with `hold_exited` without an `exited`, which is read again next time.
 
         `control.jsonl` is read first and, but for `spawned`, applied last: an `exited` in it was written when
         the agent's processes were gone, so every report of theirs is in `reports.jsonl` and is read here.
@@ -90,7 +96,7 @@ class Inbox:
         reports = self._read_reports()
         received_at = journal.now()
         said = self._parse(control, received_at)
-        if reports.more:
+        if reports.more or hold_exited:
             # What `exited` must not overtake may lie behind what was taken in: it is read again later.
             said = [event for event in said if event.kind != Kind.EXITED]
             control = control._replace(position=self.control_at)

@@ -4,6 +4,7 @@ Not the loop that feeds it (`supervisor`), and not how a thing is done (`duties`
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -26,6 +27,9 @@ LOOK_EVERY = 1.0
 """Seconds after which a job's runner and clocks are looked at when nothing is heard of it."""
 SAVE_EVERY = 30.0
 """Seconds after which the clocks are written down when no event did it."""
+WIRE_TIMEOUT = 3.0
+"""Seconds for which the end of an agent waits for what a broker may still have to tell."""
+_HOLD_TICK = 0.1
 _LATER = 0.01
 """Seconds after a limit at which it is looked at: never a moment too early."""
 _ROUNDS_A_STEP = 8
@@ -125,6 +129,7 @@ class OwnedJob:
         self._results: deque[Finished] = deque()
         self._saved_left = self._clocks.timeout_left
         self._next_look = 0.0
+        self._since = time.monotonic()
         self.duties = Duties(self, registry=registry, tmux_socket=row.tmux_socket or "", listener=listener)
 
     # -- what the supervisor calls
@@ -191,6 +196,8 @@ class OwnedJob:
         """Return the seconds until this job wants a step even if nothing is heard."""
         if self._unfinished:
             return 0.0
+        if not self.hears_all and self.job.state is not JobState.REGISTERED:
+            return _HOLD_TICK
         limit = self.job.spec.idle_timeout or STALLED_AFTER
         return min(self.duties.next_step_in(), self._clocks.due_in(limit) + _LATER)
 
@@ -255,9 +262,17 @@ class OwnedJob:
 
     # -- hearing
 
+    @property
+    def hears_all(self) -> bool:
+        """Whether no claim can be on its way by MQTT alone that was sent before we listened.
+
+        Until the broker has told what it kept for us, for a while at most, the end of the agent must wait.
+        """
+        return self.wire.caught_up or time.monotonic() - self._since > WIRE_TIMEOUT
+
     def drain(self) -> bool:
         """Apply what the job's files hold now, of a flood a part; return whether that was all."""
-        reading = self._inbox.read()
+        reading = self._inbox.read(hold_exited=not self.hears_all)
         if reading.unreadable:
             self._say_unreadable(reading)
         self._apply_reading(reading)

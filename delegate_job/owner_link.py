@@ -25,9 +25,11 @@ class OwnerLink:
     """Keeps one connection to a broker in a thread of its own, from its construction until `stop`.
 
     `on_report(job_id, kind, payload)` is called for each report of a watched job, `on_owner(job_id, payload)`
-    (when given) for each message on its owner topic, and `on_change(connected, reason)` once a change. All
-    are called in the link's thread and must only enqueue. `will` is the (topic, payload) that the broker
-    publishes, retained, when the connection is lost. Every method may be called from any thread.
+    (when given) for each message on its owner topic, and `on_change(connected, reason)` once a change.
+    `on_caught_up()` is called once a connection, when what was announced after the subscriptions is
+    acknowledged: what the broker had kept has come by then. All are called in the link's thread and must only
+    enqueue. `will` is the (topic, payload) that the broker publishes, retained, when the connection is lost.
+    Every method may be called from any thread.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class OwnerLink:
         on_change: Callable[[bool, str], None],
         will: tuple[str, bytes] | None = None,
         on_owner: Callable[[str, bytes], None] | None = None,
+        on_caught_up: Callable[[], None] | None = None,
         unix_socket: str | None = None,
     ) -> None:
         self._address = address
         self._on_report, self._on_change, self._on_owner = on_report, on_change, on_owner
+        self._on_caught_up = on_caught_up
         self._will, self._unix_socket = will, unix_socket
         self._changed = threading.Condition()
         # All of these are guarded by the condition; only the link's thread touches paho.
@@ -51,6 +55,7 @@ class OwnerLink:
         self._watched: dict[str, None] = {}
         self._filters: dict[str, bool] = {}
         self._said: tuple[bool, str] | None = None
+        self._catching_up = False
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -173,6 +178,7 @@ class OwnerLink:
         with self._changed:
             self._unacknowledged.clear()
             self._unsent = dict.fromkeys(self._latest)
+            self._catching_up = True
             self._filters = {name: True for job_id in self._watched for name in self._filters_of(job_id)}
 
     def _send(self, client: "Client") -> None:
@@ -194,7 +200,14 @@ class OwnerLink:
             topic = self._unacknowledged.pop(mid, None)
             if topic is not None and topic not in self._unsent and self._latest.get(topic) == b"":
                 del self._latest[topic]
+            all_known = not self._unsent and not self._unacknowledged
+            caught_up, self._catching_up = (
+                self._catching_up and all_known,
+                self._catching_up and not all_known,
+            )
             self._changed.notify_all()
+        if caught_up and self._on_caught_up is not None:
+            self._on_caught_up()
 
     def _granted(self, reasons: list[Any]) -> None:
         if any(reason.is_failure for reason in reasons):

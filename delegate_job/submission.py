@@ -238,7 +238,9 @@ def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, o
     briefing.write_environ(paths.environ, planned.environ)
     _write_connection(spec, registry.paths, planned.broker)
     wire = _wire(spec, paths, planned.broker, owned=owned)
-    if wire is not None:
+    if isinstance(wire, ExternalWire):
+        undo.callback(wire.forget, spec.id)
+    elif wire is not None:
         undo.callback(wire.stop)
     return Registered(_add(registry, spec), lock, wire)
 

@@ -19,12 +19,12 @@ from types import FrameType
 from delegate_job import locks
 from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Kind
-from delegate_job.inbox import Finished, LinkChanged, Message, Reported, Signalled
+from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, Reported, Signalled
 from delegate_job.job import Action
 from delegate_job.owner import CheckSlots, Listener, OwnedJob
 from delegate_job.registry import Registry, StorageFullError
 from delegate_job.rows import Row
-from delegate_job.wire import Wire
+from delegate_job.wire import Hears, Wire
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 SWITCH_INTERVAL = 0.001
@@ -71,6 +71,11 @@ class Supervisor:
         self._waiting: dict[str, None] = {}
         self._stopping: list[threading.Thread] = []
         self._inbox = inbox
+        self._hears = Hears(
+            report=lambda job_id, _kind, payload: inbox.put(Reported(job_id, payload)),
+            change=lambda connected, reason: inbox.put(LinkChanged(connected, reason)),
+            caught_up=lambda wire: inbox.put(CaughtUp(id(wire))),
+        )
         self._was_full = False
         self._next_tick = 0.0
         self._leave_at: float | None = None
@@ -174,15 +179,9 @@ class Supervisor:
     def _start_wires(self) -> None:
         # After the first step: the agent is on its way before the broker's library is imported.
         for wire in self._wires.values():
-            wire.start_once(self._reported, self._link_changed)
+            wire.start_once(self._hears)
 
     # -- hearing
-
-    def _reported(self, job_id: str, _kind: str, payload: bytes) -> None:
-        self._inbox.put(Reported(job_id, payload))
-
-    def _link_changed(self, connected: bool, reason: str) -> None:  # noqa: FBT001 - the link's callback
-        self._inbox.put(LinkChanged(connected, reason))
 
     def _hear(self) -> None:
         """Wait for a message until something is due; take in all there are."""
@@ -197,20 +196,23 @@ class Supervisor:
         match message:
             case Signalled(signum):
                 self._interrupt(signum)
-            case LinkChanged(connected, reason):
-                if reason:
-                    self._listener.warn(f"broker: {reason}" if connected else f"no broker: {reason}")
-            case Reported(job_id, payload):
-                if owned := self._jobs.get(job_id):
-                    owned.heard(payload)
-                    self._soon[job_id] = 0.0
-            case Finished(job_id, action):
-                if action is Action.CHECK:
-                    self._checks.give()
-                    self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
-                if owned := self._jobs.get(job_id):
-                    owned.finished(message)
-                    self._soon[job_id] = 0.0
+            case LinkChanged(connected, reason) if reason:
+                self._listener.warn(f"broker: {reason}" if connected else f"no broker: {reason}")
+            case CaughtUp(number) if number in self._wires:
+                self._wires[number].caught_up = True
+            case Reported(job_id, payload) if job_id in self._jobs:
+                self._jobs[job_id].heard(payload)
+                self._soon[job_id] = 0.0
+            case Finished():
+                self._take_finished(message)
+
+    def _take_finished(self, message: Finished) -> None:
+        if message.action is Action.CHECK:
+            self._checks.give()
+            self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
+        if owned := self._jobs.get(message.job_id):
+            owned.finished(message)
+            self._soon[message.job_id] = 0.0
 
     # -- signals
 

@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from delegate_job import mqtt
 from delegate_job.errors import NotStartedError
@@ -32,8 +32,13 @@ KEPT_FINISHED = 200
 FLUSH_TIMEOUT = 1.0
 """Seconds that the end of an owner waits for what it announced to be acknowledged."""
 
-OnReport = Callable[[str, str, bytes], None]
-OnChange = Callable[[bool, str], None]
+
+class Hears(NamedTuple):
+    """Where a wire puts what it hears; all are called in its own thread and must only enqueue."""
+
+    report: Callable[[str, str, bytes], None]
+    change: Callable[[bool, str], None]
+    caught_up: Callable[["Wire"], None]
 
 
 class Wire:
@@ -49,6 +54,8 @@ class Wire:
         self._jobs: dict[str, int] = {}
         self._latest: dict[str, dict[str, Any]] = {}
         self._finished: deque[str] = deque()
+        self.caught_up = False
+        """Whether what the broker had kept for us was heard; set by who reads what we hear."""
 
     def admit(self, job_id: str) -> tuple[Address, Address]:
         """Return the addresses of the job's reporters and of its observers."""
@@ -78,16 +85,16 @@ class Wire:
         if self._link is not None:
             self._link.watch(spec.id)
 
-    def start_once(self, on_report: OnReport, on_change: OnChange) -> None:
+    def start_once(self, hears: Hears) -> None:
         """Connect in the background, the first time this is called; nothing that was said before is lost."""
         if self._link is None:
-            self._link = self._start(on_report, on_change)
+            self._link = self._start(hears)
             for topic, document in self._latest.items():
                 self._send(topic, document)
             for job_id in self._jobs:
                 self._link.watch(job_id)
 
-    def _start(self, on_report: OnReport, on_change: OnChange) -> OwnerLink:
+    def _start(self, hears: Hears) -> OwnerLink:
         raise NotImplementedError
 
     def announce_state(self, job_id: str, document: dict[str, Any]) -> None:
@@ -183,13 +190,19 @@ class EmbeddedWire(Wire):
         """Mint a token that reads everything and writes nothing."""
         return self._address("observer", (), ("#",))
 
-    def _start(self, on_report: OnReport, on_change: OnChange) -> OwnerLink:
+    def _start(self, hears: Hears) -> OwnerLink:
         from delegate_job_broker import BrokerThread
 
         self._thread = BrokerThread(self.sockets, self.access)
         self._thread.start(wait=False)
         # No last will: this broker ends with its owner.
-        return OwnerLink(self.owner, on_report=on_report, on_change=on_change, unix_socket=self.unix_socket)
+        return OwnerLink(
+            self.owner,
+            on_report=hears.report,
+            on_change=hears.change,
+            on_caught_up=lambda: hears.caught_up(self),
+            unix_socket=self.unix_socket,
+        )
 
     def dismiss(self, job_id: str, *, epoch: int) -> None:
         """Let the job's reporters in no more; its observers may read on."""
@@ -260,17 +273,22 @@ class ExternalWire(Wire):
                 hint="look at its address, user and password, or leave out --broker",
             )
 
+    def forget(self, job_id: str) -> None:
+        """Take back the message of `check`: there is no such job after all."""
+        mqtt.publish_once(self._address, [(mqtt.state_topic(job_id), b"")], budget=FLUSH_TIMEOUT)
+
     def admit(self, _job_id: str) -> tuple[Address, Address]:
         """Return the one address for both."""
         return self._address, self._address
 
-    def _start(self, on_report: OnReport, on_change: OnChange) -> OwnerLink:
+    def _start(self, hears: Hears) -> OwnerLink:
         job_id, epoch = next(iter(self._jobs.items()))
         will = mqtt.owner_topic(job_id), json.dumps(owner_message(present=False, epoch=epoch)).encode()
         return OwnerLink(
             self._address,
-            on_report=on_report,
-            on_change=on_change,
+            on_report=hears.report,
+            on_change=hears.change,
+            on_caught_up=lambda: hears.caught_up(self),
             will=will,
             on_owner=self._heard_of_owner,
         )
