@@ -168,6 +168,8 @@ class OwnedJob:
 
     def finished(self, message: Finished) -> None:
         """Take in the end of a background action."""
+        if message.action is Action.CHECK:
+            self.checks.give()
         self._results.append(message)
 
     def step(self) -> None:

@@ -207,12 +207,10 @@ class Supervisor:
                 self._take_finished(message)
 
     def _take_finished(self, message: Finished) -> None:
-        if message.action is Action.CHECK:
-            self._checks.give()
-            self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
         if owned := self._jobs.get(message.job_id):
             owned.finished(message)
             self._soon[message.job_id] = 0.0
+            self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
 
     # -- signals
 

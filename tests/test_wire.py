@@ -9,7 +9,7 @@ import pytest
 from broker_servers import Mosquitto
 from delegate_job import mqtt
 from delegate_job.mqtt import Address, parse_url
-from delegate_job.wire import EmbeddedWire
+from delegate_job.wire import EmbeddedWire, Hears
 from harness import Place, job_id, wait_until
 from subscribers import (
     Follower,
@@ -211,7 +211,7 @@ def two_jobs() -> Iterator[tuple[EmbeddedWire, list[tuple[Address, Address]]]]:
     """Give one owner's wire with two jobs, a and b: the addresses of each one's reporters and observers."""
     wire = EmbeddedWire()
     addresses = [wire.admit("a"), wire.admit("b")]
-    wire.start(lambda *_: None, lambda *_: None, will=None)
+    wire.start_once(Hears(lambda *_: None, lambda *_: None, lambda _: None))
     for name in ("a", "b"):
         wire.announce_state(name, {"state": "running"})
     try:
