@@ -4,6 +4,7 @@ Not what it makes of them: that is `owner` and `supervisor`.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,11 +73,12 @@ class Inbox:
         self.reports_at = reports_at
         self.control_at = control_at
 
-    def read(self) -> Reading:
-        """Return what is new.
+    def read(self, by_wire: Iterable[Event] = ()) -> Reading:
+        """Return what is new, with the reports `by_wire` that may stand in no file.
 
         `control.jsonl` is read first and, but for `spawned`, applied last: an `exited` in it was written when
-        the agent's processes were gone, so every report of theirs is in `reports.jsonl` and is read here.
+        the agent's processes were gone, so every report of theirs is in `reports.jsonl` and is read here, or
+        was sent before it.
         """
         control = self._read_control()
         reports = self._read_reports()
@@ -95,7 +97,9 @@ class Inbox:
         last = [event for event in said if event.kind != Kind.SPAWNED]
         unreadable = len(reports.lines) - len(events) + reports.skipped
         more = control.more or reports.more
-        return Reading(first + events + last, unreadable, reports.position, control.position, more)
+        return Reading(
+            [*first, *events, *by_wire, *last], unreadable, reports.position, control.position, more
+        )
 
     def keep(self, reading: Reading) -> None:
         """The reading is recorded: go on behind it."""

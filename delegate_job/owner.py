@@ -89,6 +89,7 @@ class OwnedJob:
         self._unfinished = False
         self._own: deque[Event] = deque()
         self._results: deque[Finished] = deque()
+        self._by_wire: list[Event] = []
         self._saved_left = self._clocks.timeout_left
         self.duties = Duties(self, registry=registry, tmux_socket=row.tmux_socket or "", listener=listener)
 
@@ -107,10 +108,10 @@ class OwnedJob:
 
     def heard(self, payload: bytes) -> None:
         """Take in a report that came by MQTT. Where a file has it too, the file's copy counts."""
-        self.drain()
         event = journal.parse(payload, job_id=self.job.id, source=Source.AGENT, received_at=journal.now())
         if event is not None and not self._registry.knows_event(self.job.id, event.id):
-            self._apply(event)
+            self._by_wire.append(event)
+        self.drain()
 
     def finished(self, message: Finished) -> None:
         """Take in the end of a background action."""
@@ -193,7 +194,7 @@ class OwnedJob:
 
     def drain(self) -> bool:
         """Apply what the job's files hold now, of a flood a part; return whether that was all."""
-        reading = self._inbox.read()
+        reading = self._inbox.read(self._by_wire)
         if reading.unreadable:
             self._say_unreadable(reading)
         self._apply_reading(reading)
@@ -208,6 +209,7 @@ class OwnedJob:
         elif (reading.reports, reading.control) != (self._inbox.reports_at, self._inbox.control_at):
             self._registry.save_progress(self.job.id, self._progress(reading), epoch=self.epoch)
         self._inbox.keep(reading)
+        self._by_wire.clear()
 
     def _say_unreadable(self, reading: Reading) -> None:
         # The id is where they begin, so that lines which are read again after a crash are not counted twice.
