@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
 from broker.model import Model, Publication, matches
@@ -163,6 +163,16 @@ corners = itertools.count()
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@example(
+    wills=(None,) * CLIENTS,
+    history=[
+        ("subscribe", 0, "#", 0),
+        ("subscribe", 0, "a", 1),
+        ("subscribe", 1, "a", 1),
+        ("subscribe", 1, "#", 0),
+        ("publish", 2, Publication("a", b"1", 1, False)),
+    ],
+)
 @given(
     wills=st.tuples(*[st.none() | publications] * CLIENTS), history=st.lists(steps, min_size=15, max_size=50)
 )
