@@ -110,7 +110,7 @@ def _write_crash(error: Exception, argv: list[str]) -> str | None:
     import tempfile
     import traceback
 
-    for directory in (_registry(argv), tempfile.gettempdir()):
+    for directory in filter(None, (_registry(argv), tempfile.gettempdir())):
         with contextlib.suppress(OSError):
             fd, path = tempfile.mkstemp(prefix="crash-", suffix=".txt", dir=directory)
             with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -121,14 +121,14 @@ def _write_crash(error: Exception, argv: list[str]) -> str | None:
 
 
 def _registry(argv: list[str]) -> str:
-    from delegate_job.paths import default_registry
+    from delegate_job.paths import user_directory
 
     for option, value in zip(argv, [*argv[1:], ""], strict=True):
         if option == "--registry-dir":
             return value
         if option.startswith("--registry-dir="):
             return option.partition("=")[2]
-    return os.environ.get("DELEGATE_JOB_REGISTRY_DIR") or os.fspath(default_registry())
+    return os.environ.get("DELEGATE_JOB_REGISTRY_DIR") or str(user_directory("state") or "")
 
 
 def _forget_stdout() -> None:

@@ -10,7 +10,7 @@ from delegate_job.events import Event
 from delegate_job.exit_codes import exit_code_of
 from delegate_job.job import Job
 from delegate_job.locks import is_held
-from delegate_job.paths import RegistryPaths, default_registry
+from delegate_job.paths import RegistryPaths, user_directory
 from delegate_job.rows import Row, storable
 
 
@@ -79,5 +79,5 @@ def attach_command(job: Job, paths: RegistryPaths) -> str:
 
 def own_command(paths: RegistryPaths, *words: str) -> str:
     """Return a command line of ours for this registry, quoted for a shell."""
-    place = () if paths.root == default_registry() else ("--registry-dir", str(paths.root))
+    place = () if paths.root == user_directory("state") else ("--registry-dir", str(paths.root))
     return shlex.join(("delegate-job", *words, *place))

@@ -4,6 +4,7 @@ Not what it makes of them: that is `owner` and `supervisor`.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +87,14 @@ class Inbox:
         stirs, self._seen = seen != self._seen, seen
         return stirs
 
-    def read(self, *, hold_exited: bool = False) -> Reading:
-        """Return what is new; with `hold_exited` without an `exited`, which is read again next time.
+    def read(self, by_wire: Iterable[Event] = (), *, hold_exited: bool = False) -> Reading:
+        """Return what is new, with the reports `by_wire` that may stand in no file.
+
+        With `hold_exited` an `exited` is left out, and read again next time.
 
         `control.jsonl` is read first and, but for `spawned`, applied last: an `exited` in it was written when
-        the agent's processes were gone, so every report of theirs is in `reports.jsonl` and is read here.
+        the agent's processes were gone, so every report of theirs is in `reports.jsonl` and is read here, or
+        was sent before it.
         """
         control = self._read_control()
         reports = self._read_reports()
@@ -109,7 +113,9 @@ class Inbox:
         last = [event for event in said if event.kind != Kind.SPAWNED]
         unreadable = len(reports.lines) - len(events) + reports.skipped
         more = control.more or reports.more
-        return Reading(first + events + last, unreadable, reports.position, control.position, more)
+        return Reading(
+            [*first, *events, *by_wire, *last], unreadable, reports.position, control.position, more
+        )
 
     def keep(self, reading: Reading) -> None:
         """The reading is recorded: go on behind it."""

@@ -125,8 +125,8 @@ class OwnedJob:
         self._stalled = False
         self._unfinished = False
         self._own: deque[Event] = deque()
-        self._heard: deque[bytes] = deque()
         self._results: deque[Finished] = deque()
+        self._by_wire: list[Event] = []
         self._saved_left = self._clocks.timeout_left
         self._next_look = 0.0
         self._since = time.monotonic()
@@ -164,7 +164,9 @@ class OwnedJob:
 
     def heard(self, payload: bytes) -> None:
         """Take in a report that came by MQTT. Where a file has it too, the file's copy counts."""
-        self._heard.append(payload)
+        event = journal.parse(payload, job_id=self.job.id, source=Source.AGENT, received_at=journal.now())
+        if event is not None and not self._registry.knows_event(self.job.id, event.id):
+            self._by_wire.append(event)
 
     def finished(self, message: Finished) -> None:
         """Take in the end of a background action."""
@@ -179,7 +181,6 @@ class OwnedJob:
             before = (self.sequence, len(self._own), len(self._results))
             drained = self.drain()
             for do in (
-                self._take_heard,
                 self._take_results,
                 self.duties.look_at_runner,
                 self._check_clocks,
@@ -274,7 +275,7 @@ class OwnedJob:
 
     def drain(self) -> bool:
         """Apply what the job's files hold now, of a flood a part; return whether that was all."""
-        reading = self._inbox.read(hold_exited=not self.hears_all)
+        reading = self._inbox.read(self._by_wire, hold_exited=not self.hears_all)
         if reading.unreadable:
             self._say_unreadable(reading)
         self._apply_reading(reading)
@@ -289,6 +290,7 @@ class OwnedJob:
         elif (reading.reports, reading.control) != (self._inbox.reports_at, self._inbox.control_at):
             self._registry.save_progress(self.job.id, self._progress(reading), epoch=self.epoch)
         self._inbox.keep(reading)
+        self._by_wire.clear()
 
     def _say_unreadable(self, reading: Reading) -> None:
         # The id is where they begin, so that lines which are read again after a crash are not counted twice.
@@ -296,16 +298,6 @@ class OwnedJob:
         place = f"unreadable-{reading.reports.inode}-{self._inbox.reports_at.offset}"
         detail = f"{reading.unreadable} lines in reports.jsonl are no reports of this job"
         self._apply(Event(place, self.job.id, Kind.UNREADABLE, Source.OWNER, at, detail, {}, at))
-
-    def _take_heard(self) -> None:
-        while self._heard:
-            received_at = journal.now()
-            event = journal.parse(
-                self._heard[0], job_id=self.job.id, source=Source.AGENT, received_at=received_at
-            )
-            if event is not None and not self._registry.knows_event(self.job.id, event.id):
-                self._apply(event)
-            self._heard.popleft()
 
     def _take_results(self) -> None:
         while self._results:

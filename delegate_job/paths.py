@@ -33,11 +33,29 @@ def write_private(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def default_registry() -> Path:
-    """Return the user's registry: platformdirs' state directory for `delegate-job`."""
+def user_directory(kind: str) -> Path | None:
+    """Return platformdirs' directory of this kind, `state` or `config`; None for a user without a home."""
     import platformdirs
 
-    return Path(platformdirs.user_state_dir(APP, appauthor=False))
+    try:
+        path = Path(getattr(platformdirs, f"user_{kind}_dir")(APP, appauthor=False))
+    except RuntimeError:
+        return None
+    # Older platformdirs (before 4.10) give a relative one, which would be the work dir's.
+    return path if path.is_absolute() else None
+
+
+def default_registry() -> Path:
+    """Return the user's registry: the state directory. UsageError for a user without a home."""
+    found = user_directory("state")
+    if found is None:
+        from delegate_job.errors import UsageError
+
+        raise UsageError(
+            "there is no home directory to keep jobs in",
+            hint="set HOME or XDG_STATE_HOME, or name a registry with --registry-dir",
+        )
+    return found
 
 
 class RegistryPaths(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any
 from delegate_job import settings_values as values
 from delegate_job.agents import COMMAND, is_built_in
 from delegate_job.errors import UsageError
-from delegate_job.paths import APP, default_registry
+from delegate_job.paths import default_registry, user_directory
 from delegate_job.settings_files import nearest, read_table
 
 WORKDIR_FILE = ".delegate-job.toml"
@@ -103,11 +103,8 @@ class _Layer:
 
 def user_file() -> Path | None:
     """Return the path of the user's `config.toml`, there or not; None for a user without a home."""
-    import platformdirs
-
-    path = Path(platformdirs.user_config_dir(APP, appauthor=False)) / USER_FILE
-    # Without HOME it can be relative, and then it would be a file of the work dir's.
-    return path if path.is_absolute() else None
+    directory = user_directory("config")
+    return None if directory is None else directory / USER_FILE
 
 
 def resolve(options: Mapping[str, Any], *, workdir: str | Path, environ: Mapping[str, str]) -> Settings:

@@ -20,7 +20,6 @@ from delegate_job import locks
 from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Kind
 from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, Reported, Signalled
-from delegate_job.job import Action
 from delegate_job.owner import CheckSlots, Listener, OwnedJob
 from delegate_job.registry import Registry, StorageFullError
 from delegate_job.rows import Row

@@ -49,9 +49,9 @@ def test_ids_may_be_shortened(place: Place) -> None:
     """The whole id, a unique beginning, and @last mean the same job, in every command, in both places."""
     name = finished(place)
     for word in (name, name[:4], "@last"):
-        for command in ("status", "wait", "logs"):
-            by_place = place.run(command, word, "--json").stdout
-            assert place.run(command, "--job", word, "--json").stdout == by_place != ""
+        for command in (("status", "--json"), ("wait", "--json"), ("logs",)):
+            by_place = place.run(*command, word).stdout
+            assert place.run(*command, "--job", word).stdout == by_place != ""
         assert place.run("cancel", word).stdout == f"{name} accepted\n"
         assert place.run("publish", "--job", word, "--event", "progress").returncode == 0
 

@@ -252,7 +252,7 @@ def test_no_tmux(place: Place) -> None:
     assert place.jobs() == []
 
 
-@pytest.mark.parametrize("text", ["exit 1", "echo tmux 2.9a", "exec sleep 60", "kill -9 $$"])
+@pytest.mark.parametrize("text", ["exit 1", "echo 2.9a /nowhere/socket", "exec sleep 60", "kill -9 $$"])
 def test_a_tmux_that_does_not_work(place: Place, text: str) -> None:
     """A tmux that fails, is too old, hangs or dies is exit 7 within its time limits, with one line."""
     tools = place.root / "tools"
@@ -383,7 +383,7 @@ def test_a_read_only_work_dir(place: Place) -> None:
     done = bound(place, *place.submit_args(COMPLETED))
     name = accepted(done)
     log = Path(done.stdout.splitlines()[-1])
-    assert log == place.registry / "jobs" / name / "audit"
+    assert log == place.registry / "jobs" / name / "audit" / name
     assert '"completed"' in (log / "reports.jsonl").read_text()
 
 
@@ -395,7 +395,7 @@ def test_a_read_only_log_dir(place: Place) -> None:
     logs.chmod(0o555)
     done = bound(place, *place.submit_args(COMPLETED), env={"DELEGATE_JOB_LOGS_DIR": str(logs)})
     name = accepted(done)
-    assert done.stdout.splitlines()[-1] == str(place.registry / "jobs" / name / "audit")
+    assert done.stdout.splitlines()[-1] == str(place.registry / "jobs" / name / "audit" / name)
 
 
 def test_a_work_dir_that_cannot_be_entered(place: Place) -> None:
@@ -612,7 +612,9 @@ def test_as_a_normal_user(place: Place) -> None:
     nobody: dict[str, str | None] = {
         name: None for name in place.environ if name.startswith("XDG_") or name == "DELEGATE_JOB_REGISTRY_DIR"
     }
-    said = refused(run_in(place, [*user, str(COMMAND), *args], {**nobody, "HOME": None}), 7)
+    said = refused(run_in(place, [*user, str(COMMAND), *args], {**nobody, "HOME": None}), 2)
     assert "HOME" in said
+    named = ["--registry-dir", str(place.registry)]
+    accepted(run_in(place, [*user, str(COMMAND), *args, *named], {**nobody, "HOME": None}))
     refused(run_in(place, [*user, str(COMMAND), "list"], {**nobody, "HOME": None}), 2)
     assert not (place.work / "~").exists()

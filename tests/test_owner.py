@@ -216,6 +216,13 @@ def test_a_report_that_no_file_has_counts_when_mqtt_brings_it(desk: Desk) -> Non
     assert desk.owner.job.detail == "by air"
 
 
+def test_a_report_by_mqtt_alone_is_not_overtaken_by_the_exit(desk: Desk) -> None:
+    """What arrives by MQTT was sent before the agent had gone: it comes before an `exited` not yet read."""
+    desk.control("exited")
+    desk.owner.heard(journal.encode(journal.new_event(JOB, "completed", "by air")))
+    assert desk.settle() == "accepted"
+
+
 @pytest.mark.parametrize("payload", [b"", b"\xff\xfe", b"[]", b"null", b'{"id": 1}', b"{" * 4096])
 def test_odd_messages_by_mqtt_are_nothing(desk: Desk, payload: bytes) -> None:
     """What is no report of this job is dropped."""

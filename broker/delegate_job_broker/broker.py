@@ -221,7 +221,7 @@ class MendedBroker(Broker):
             self._loop.remove_reader(listening)
         await _turns()
         for _, handler in self._sessions.values():
-            _connection(handler).outbox.flush()
+            _connection(handler).outbox.finish()
         for task, writer in self._open.items():
             writer.close_soon()
             task.cancel()

@@ -102,6 +102,15 @@ class Outbox:
         elif self._queue and self._resuming is None and self._may_send():
             self._schedule()
 
+    def finish(self) -> None:
+        """Hand over everything that the window allows, for the last time, and take nothing more."""
+        if not self._closed and not self._writer.transport.is_closing():
+            chunks, self._control = self._control, []
+            while self._queue and self._may_send():
+                self._take_messages(chunks)
+            self._writer.write(b"".join(chunks))
+        self.close()
+
     def _overrun(self) -> None:
         self.close()
         self._overflow()

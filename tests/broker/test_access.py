@@ -1,14 +1,17 @@
 """Who may do what: tokens, grants, wills, revocation, and what one client can never do to another."""
 
+import asyncio
 import threading
 import time
 
 import pytest
 
 from broker import servers
-from broker.mqtt_client import Client, Will
+from broker.mqtt_client import Client, Will, publish_packet
 from broker.servers import LOOPBACK, Server
 from delegate_job_broker import AccessList, BrokerThread, Grant, listen_on_loopback
+from delegate_job_broker.connection import Connection
+from delegate_job_broker.packets import Malformed, Message
 from delegate_job_broker.topics import covers
 
 REFUSED = b"\x00\x05"
@@ -112,6 +115,50 @@ def test_revocation_cuts_living_connections_and_sends_no_will() -> None:
             assert observer.ping()
             assert len(observer.messages) == 1
         assert broker.faults == 0
+
+
+def test_what_is_published_after_a_revocation_is_not_received() -> None:
+    """Rights are looked at for each delivery: not even in the moment before the connection is cut."""
+    access = servers.access_list()
+    with BrokerThread([listen_on_loopback()], access) as broker:
+        assert broker._broker
+        assert broker._loop
+        router = broker._broker.router
+        with Client((LOOPBACK, broker.port or 0)) as reporter:
+            reporter.connect("job1", "job1-token")
+            reporter.subscribe(("job/1/#", 1))
+
+            def revoke_and_publish() -> None:
+                router.publish(Message("job/1/state", b"before", 1), retain=False, unlimited=True)
+                access.revoke("job1")
+                router.publish(Message("job/1/state", b"secret", 1), retain=False, unlimited=True)
+
+            broker._loop.call_soon_threadsafe(revoke_and_publish)
+            assert reporter.wait_closed()
+            assert [message.payload for message in reporter.messages] == [b"before"]
+
+
+def test_what_a_revoked_client_still_publishes_does_not_count() -> None:
+    """Rights are looked at for each packet: not even one that came with the last one that was right."""
+    access = servers.access_list()
+    with BrokerThread([listen_on_loopback()], access) as broker:
+        inner, loop = broker._broker, broker._loop
+        assert inner
+        assert loop
+        with Client((LOOPBACK, broker.port or 0)) as reporter:
+            reporter.connect("job1", "job1-token")
+
+            async def receive_when_revoked() -> None:
+                connection = next(iter(inner._sessions.values()))[1]
+                assert isinstance(connection, Connection)
+                message = publish_packet("job/1/report/x", b"late", retain=True)
+                connection.receive(message[0], message[2:])
+                assert len(inner.router.retained) == 1
+                access.revoke("job1")
+                with pytest.raises(Malformed):
+                    connection.receive(message[0], message[2:])
+
+            asyncio.run_coroutine_threadsafe(receive_when_revoked(), loop).result(5)
 
 
 def test_new_rights_cut_and_the_same_rights_do_not() -> None:

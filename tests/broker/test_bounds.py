@@ -167,7 +167,9 @@ def test_a_slowed_client_is_not_taken_for_a_silent_one() -> None:
         serve_ours(publishes_per_second=20, publish_burst=1) as server,
         login(server, "job1", keepalive=1) as client,
     ):
-        client.send(publish_packet("job/1/report/x", b"x") * 60 + b"\xc0\x00")
+        client.send(publish_packet("job/1/report/x", b"x") * 60)
+        client.quiet_for(0.2)
+        client.send(b"\xc0\x00")
         assert client.answer(0xD0, 8) is not None
 
 

@@ -294,6 +294,25 @@ def test_s4_more_retained_messages_than_packet_identifiers(name: str) -> None:
         judge(server, kept=len({message.topic for message in late.messages}) == MANY)
 
 
+def test_s4_an_identifier_that_is_not_acknowledged_is_not_used_again() -> None:
+    """While the first of 66,000 messages waits for its PUBACK no other gets its identifier."""
+    with (
+        servers.serve_ours(inflight=65_000) as server,
+        login(server, "observer") as client,
+        login(server) as owner,
+    ):
+        client.subscribe(("t/#", 1))
+        client.acknowledge = False
+        owner.publish("t/x", b"first")
+        first = client.wait_for(1)[0].packet_id
+        client.acknowledge = True
+        for start in range(0, MANY, 1000):
+            owner.send(publish_packet("t/x", b"x", qos=1, packet_id=9) * 1000)
+            client.wait_for(start + 1001)
+        assert len(client.messages) == MANY + 1
+        assert [m.packet_id for m in client.messages].count(first) == 1
+
+
 def retained(number: int, packet_id: int) -> bytes:
     """Build a retained QoS 1 message on a topic of its own."""
     return publish_packet(f"t/{number // 100}/{number}", b"x", qos=1, retain=True, packet_id=packet_id)
