@@ -71,12 +71,6 @@ def _spawn(paths: RegistryPaths, environ: Mapping[str, str], gate: int) -> None:
         os.close(log)
 
 
-GATE = "DELEGATE_JOBGATE"
-_KEPT = frozenset(
-    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "SHELL", "TMPDIR", "TMUX_TMPDIR", "VIRTUAL_ENV"}
-)
-
-
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what a supervisor needs of its starter's environment: places, and nobody's secrets."""
     return {
