@@ -6,8 +6,8 @@ Not the launch itself: that is `launcher`.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from delegate_job.agents import agent_of
 from delegate_job.agents.base import Context, Launch
@@ -21,14 +21,16 @@ PROMPT = "prompt.md"
 INSTRUCTIONS = "instructions.md"
 
 
-@dataclass(frozen=True, slots=True)
-class Briefing:
+class Briefing(NamedTuple):
     """What is started, where, and what it is told. Holds secrets and the prompt: not in the repr."""
 
-    instructions: str = field(repr=False)
-    launch: Launch = field(repr=False)
-    environ: Mapping[str, str] = field(repr=False)
+    instructions: str
+    launch: Launch
+    environ: Mapping[str, str]
     in_tmux: bool
+
+    def __repr__(self) -> str:
+        return f"Briefing(in_tmux={self.in_tmux})"
 
 
 def describe(

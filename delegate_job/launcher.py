@@ -10,10 +10,9 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from delegate_job import locks, processes, runner
 from delegate_job.agent_tree import KILL_WAIT, TERM_WAIT
@@ -58,8 +57,7 @@ class RunnerState(StrEnum):
     """It has run and has ended, however that came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """Who runs a job, by the runner's lock file. None: not written, or written before the last boot."""
 
     runner: Process | None = None
@@ -68,8 +66,7 @@ class Record:
     """The runner has seen the end of its whole tree."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchFile:
+class LaunchFile(NamedTuple):
     """What the runner is to start. `limits`: the user's soft `nofile` limit (-1: none) and `umask`."""
 
     argv: tuple[str, ...]

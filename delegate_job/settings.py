@@ -9,10 +9,9 @@ and choose among the agents that the user already has; whatever would start a pr
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from delegate_job import settings_values as values
 from delegate_job.agents import COMMAND, is_built_in
@@ -27,12 +26,11 @@ ENVIRONMENT = "DELEGATE_JOB_"
 _AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What `submit` goes by. Times are in seconds, paths are absolute."""
 
     agent: str
-    command: tuple[str, ...] = field(repr=False)
+    command: tuple[str, ...]
     """The argv template of `--agent command`; () with any other agent."""
     session: str | None
     """The label of `--agent-session tmux:LABEL`."""
@@ -43,20 +41,23 @@ class Settings:
     validate: str | None
     attempts: int
     validate_timeout: float
-    broker: str | None = field(repr=False)
+    broker: str | None
     """An external broker's URL, with its password; None: embedded."""
     close: bool
     fail_on_input: bool
-    on_event: tuple[str, ...] = field(repr=False)
+    on_event: tuple[str, ...]
     registry_dir: Path
-    agents: Mapping[str, tuple[str, ...]] = field(repr=False)
+    agents: Mapping[str, tuple[str, ...]]
     """The argv templates of `[agents.NAME]`."""
     sources: Mapping[str, str]
     """Where each value is from: `option`, `environment DELEGATE_JOB_X`, the path of a file, or `default`."""
 
+    def __repr__(self) -> str:
+        """Show nothing that may hold a password or a command."""
+        return f"Settings(agent={self.agent!r}, registry_dir={str(self.registry_dir)!r})"
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+
+class _Key(NamedTuple):
     """One setting: how a raw value is read (ValueError: what it must be), and where it may stand."""
 
     read: Callable[[Any], Any]
@@ -92,8 +93,7 @@ _WORKDIR_KEYS = frozenset(name for name, key in _KEYS.items() if key.in_workdir)
 _REFUSED_IN_WORKDIR = (_USER_KEYS | {"agent_session", "notify"}) - _WORKDIR_KEYS
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(NamedTuple):
     """The raw values of one place, and how a key of it is named: as a source, and in an error."""
 
     source: Callable[[str], str]

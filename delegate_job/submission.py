@@ -8,7 +8,6 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -35,26 +34,30 @@ _ID_LENGTH = 10
 """Fifty bits: short to type by its beginning, and never met twice in one registry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a submit asks for, after the command line and the settings were read."""
 
     settings: Settings
-    prompt: bytes = field(repr=False)
+    prompt: bytes
     workdir: str
-    environ: Mapping[str, str] = field(repr=False)
+    environ: Mapping[str, str]
     agent_args: tuple[str, ...] = ()
     operation_id: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Request({self.settings})"
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+
+class Planned(NamedTuple):
     """A job that may be registered: checked, and nothing made of it yet."""
 
     spec: JobSpec
-    prompt: bytes = field(repr=False)
-    environ: Mapping[str, str] = field(repr=False)
+    prompt: bytes
+    environ: Mapping[str, str]
     broker: Address | None = None
+
+    def __repr__(self) -> str:
+        return f"Planned({self.spec})"
 
 
 class Registered(NamedTuple):

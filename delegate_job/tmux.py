@@ -13,9 +13,8 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from delegate_job.errors import NotStartedError
 
@@ -45,8 +44,7 @@ class SessionExistsError(TmuxError):
         self.clients = clients
 
 
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
+class SessionInfo(NamedTuple):
     """A session as tmux sees it. `activity` is the time of the last output, in whole seconds since 1970."""
 
     pane_pid: int

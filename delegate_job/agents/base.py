@@ -6,9 +6,9 @@ Agents describe; nothing here starts a process or writes a file. Who launches do
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from delegate_job.job import JobSpec
 
@@ -16,32 +16,35 @@ PERMISSION_MODES = ("ask", "edits", "auto", "all")
 """From "a person is asked for each thing" to "nobody is asked at all"; each agent maps them to its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file of this run, to be written into the job's `agent/` directory before the launch."""
 
     name: str
     """Relative to the `agent/` directory, without a directory of its own."""
-    content: bytes = field(repr=False)
+    content: bytes
     mode: int = 0o600
 
+    def __repr__(self) -> str:
+        return f"File({self.name!r})"
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+
+class Launch(NamedTuple):
     """What to start: argv, what the environment gets on top, which files must be there first."""
 
-    argv: tuple[str, ...] = field(repr=False)
+    argv: tuple[str, ...]
     """Run without a shell, in the work dir. Holds the prompt, therefore not in the repr."""
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = MappingProxyType({})
     files: tuple[File, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Launch(files={self.files})"
 
-@dataclass(frozen=True, slots=True)
-class Context:
+
+class Context(NamedTuple):
     """All that an agent may know of a job."""
 
     spec: JobSpec
-    instructions: str = field(repr=False)
+    instructions: str
     """What the agent is told, whole (`instructions.compose`)."""
     instructions_path: Path
     """The file that holds `instructions`."""
@@ -51,6 +54,9 @@ class Context:
     """Where the caller writes `Launch.files`."""
     publish_argv: tuple[str, ...]
     """The command that reports, with absolute paths, up to and including `publish`."""
+
+    def __repr__(self) -> str:
+        return f"Context({self.spec.id})"
 
 
 class Agent(Protocol):

@@ -10,8 +10,8 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from delegate_job.agents.base import Agent, Context, File, Launch, missing_program
 from delegate_job.agents.instructions import as_argument, report_command
@@ -25,8 +25,7 @@ _MODES: Mapping[str, str] = MappingProxyType(
 _PLAIN = re.compile(r"[\w./@%+=, -]+", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaudeCode:
+class ClaudeCode(NamedTuple):
     """The program `claude`, interactive, with the prompt as its argument, which it submits by itself."""
 
     name: str = "claude-code"

@@ -6,9 +6,9 @@ Seen in codex 0.169.0 on Debian 12, unless a line says otherwise.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from delegate_job.agents.base import Agent, Context, Launch, missing_program
 from delegate_job.agents.instructions import as_argument
@@ -27,8 +27,7 @@ _MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Codex:
+class Codex(NamedTuple):
     """The program `codex`, interactive, with the prompt as its argument, which it submits by itself."""
 
     name: str = "codex"

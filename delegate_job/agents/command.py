@@ -5,15 +5,14 @@ Not a shell: the template was split into arguments before, and what is filled in
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from delegate_job.agents.base import Context, Launch, missing_program
 
 _PLACEHOLDER = re.compile(r"\{(prompt_file|instructions_file|job_id)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class CommandAgent:
+class CommandAgent(NamedTuple):
     """A program with arguments, some of which hold `{prompt_file}`, `{instructions_file}` or `{job_id}`."""
 
     name: str

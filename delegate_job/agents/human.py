@@ -4,13 +4,12 @@ Nothing is started, in tmux or elsewhere; who submits prints the instructions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from delegate_job.agents.base import Agent, Context, Launch
 
 
-@dataclass(frozen=True, slots=True)
-class Human:
+class Human(NamedTuple):
     """Somebody at a keyboard."""
 
     name: str = "human"

@@ -4,14 +4,13 @@ Not for a program that needs more than that; `--agent command` takes a whole arg
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from delegate_job.agents.base import Context, Launch, missing_program
 from delegate_job.agents.instructions import as_argument
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramAgent:
+class ProgramAgent(NamedTuple):
     """A program, by its name on PATH or by its absolute path."""
 
     name: str
