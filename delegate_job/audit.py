@@ -84,7 +84,10 @@ class AuditDir:
                 os.close(fd)
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace the file with `data` in one step, 0600 and on the disk; OSError if that cannot be done."""
+        """Replace the file with `data` in one step, 0600; OSError if that cannot be done.
+
+        Not synced, nor is `copy_in`: what is written so is a copy of what the registry keeps.
+        """
         self._replace(name, lambda fd: _write_all(fd, data))
 
     def copy_in(self, name: str, source: str | os.PathLike[str]) -> None:
@@ -123,12 +126,10 @@ class AuditDir:
                 fd = _create_temporary(directory, temporary)
                 try:
                     fill(fd)
-                    journal.sync(fd)
                 finally:
                     os.close(fd)
                 _set_aside_unless(_is_own, directory, name)
                 os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-                journal.sync(directory)
             except OSError:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=directory)

@@ -113,8 +113,10 @@ class Inbox:
         last = [event for event in said if event.kind != Kind.SPAWNED]
         unreadable = len(reports.lines) - len(events) + reports.skipped
         more = control.more or reports.more
+        in_file = {event.id for event in events}
+        only_by_wire = [event for event in by_wire if event.id not in in_file]
         return Reading(
-            [*first, *events, *by_wire, *last], unreadable, reports.position, control.position, more
+            [*first, *events, *only_by_wire, *last], unreadable, reports.position, control.position, more
         )
 
     def keep(self, reading: Reading) -> None:

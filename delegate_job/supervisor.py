@@ -117,17 +117,18 @@ class Supervisor:
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.enable()
         try:
-            while (stay() or self._jobs) and not self._leaves():
-                self._round()
+            while ((stays := stay()) or self._jobs) and not self._leaves():
+                self._work()
+                if stays or self._jobs:
+                    self._hear()
         finally:
             self._shut_down()
 
-    def _round(self) -> None:
+    def _work(self) -> None:
         self._launch_next()
         self._step_due()
         self._start_wires()
         self._listener.tick()
-        self._hear()
 
     def _leaves(self) -> bool:
         return self._leave_at is not None and time.monotonic() >= self._leave_at
