@@ -212,11 +212,12 @@ def _shown(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if document[name] is not None:
             yield name, document[name]
     yield "checks", f"{document['attempt']} of {document['attempts']}"
-    for name in ("created_at", "started_at", "ended_at", "last_event_at"):
+    for name in ("created_at", "started_at", "ended_at"):
         if document[name] is not None:
-            label = name.removesuffix("_at").replace("_", " ")
-            yield label, f"{ago(document[name])} ({document[name]})"
-    for name in ("last_event", "workdir", "log_dir", "broker", "attach", "retry_of", "operation_id"):
+            yield name.removesuffix("_at"), f"{ago(document[name])} ({document[name]})"
+    if document["last_event"] is not None:
+        yield "last event", f"{document['last_event']}, {ago(document['last_event_at'])}"
+    for name in ("workdir", "log_dir", "broker", "attach", "retry_of", "operation_id"):
         if document[name] is not None:
             yield name.replace("_", " "), document[name]
     yield "owner", _owner_text(document)
