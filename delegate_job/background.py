@@ -24,7 +24,7 @@ from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.starter import GATE, ownerless
 from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals, own_lock
-from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
+from delegate_job.wire import EmbeddedWire, ExternalWire, Wire, remove_dead_socket
 
 if TYPE_CHECKING:
     from delegate_job.inbox import Message
@@ -112,6 +112,8 @@ class Background:
         lock = own_lock(self._registry, job_id)
         if lock is not None:
             try:
+                # An owner before us that was killed could not do it.
+                remove_dead_socket(self._registry.paths.job(job_id).broker_socket)
                 self._supervisor.own(job_id, lock)
             except BaseException:
                 os.close(lock)
@@ -151,8 +153,8 @@ class _Log:
         """An event was recorded."""
         if not (job.spec.on_event and applied):
             return
-        from delegate_job.briefing import read_environ
         from delegate_job.document import event_document
+        from delegate_job.environment import read_environ
 
         if job.id not in self._on_event:
             environ = read_environ(self._registry.paths.job(job.id).environ)

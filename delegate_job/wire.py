@@ -245,6 +245,13 @@ def _listen(port: int, socket_path: Path | None) -> list[socket.socket]:
     return sockets
 
 
+def remove_dead_socket(path: Path) -> None:
+    """Remove the Unix socket of an embedded broker whose process was killed; one that is served stays."""
+    from delegate_job_broker.listeners import remove_unix_socket, unix_socket_path
+
+    remove_unix_socket(unix_socket_path(path))
+
+
 def _reporter(job_id: str) -> str:
     return f"job-{job_id}"
 
