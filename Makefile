@@ -1,5 +1,5 @@
 # Everything a person or CI does here, by name. What takes more than a line is a script in scripts/.
-.PHONY: help demo test lint format bench soak docs dist clean
+.PHONY: help demo test lint format bench soak chaos docs dist clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -22,6 +22,9 @@ bench: ## measure, side by side with what is compared, and print the table of do
 
 soak: ## put the embedded broker under load for a while
 	@scripts/bootstrap.sh --dev && .venv/bin/python scripts/soak_broker
+
+chaos: ## kill every kind of process of ours, 510 times, and see whether anything is lost
+	@scripts/get-tmux.sh --for-tests && scripts/bootstrap.sh --dev && .venv/bin/python scripts/chaos
 
 docs: ## write the generated parts of docs/ again
 	@scripts/bootstrap.sh --dev && .venv/bin/python scripts/gen_docs --write

@@ -68,8 +68,9 @@ class Duties:
         self._enter_at: float | None = None
         self._rejection = ""
         self._rejection_code: int | None = None
-        self._runner_due: float | None = None
         self._watching = bool(tmux_socket)
+        # An earlier owner's launch too may have been killed before its runner came to its lock.
+        self._runner_due = time.monotonic() + RUNNER_START_TIMEOUT if self._watching else None
         self._unsaved_socket = ""
         self._inherited = owned.job.owed is Action.LAUNCH
         self._exited = False
@@ -156,7 +157,8 @@ class Duties:
 
     def _is_free_to_launch(self) -> bool:
         """Look for what an earlier owner may have started before it ended; its launch is the job's launch."""
-        if launcher.runner_state(self._paths) is RunnerState.RUNNING:
+        if launcher.runner_state(self._paths) is not RunnerState.STARTING:
+            # Also of one that has ended by now: the agent must not run twice.
             self._use(self._tmux.socket_path() or "")
             self._watching = True
             return False
