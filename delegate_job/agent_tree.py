@@ -12,6 +12,10 @@ import time
 
 from delegate_job import processes
 
+TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TERM_WAIT = 5.0
 """Seconds between TERM and KILL."""
 KILL_WAIT = 10.0
@@ -47,11 +51,17 @@ class AgentTree:
         except OSError:
             return  # It has just ended, or the terminal has, or there is none.
 
-    def wait_for_agent(self) -> None:
-        """Return when the agent's first process has ended, or when we are asked to end."""
+    def wait_for_agent(self, look: "Callable[[], float | None]" = lambda: None) -> None:
+        """Return when the agent's first process has ended, or when we are asked to end.
+
+        `look` is called at once, and again after as many seconds as it says; None: never again.
+        """
+        due = _after(look())
         while self.status is None and not self.asked:
-            self._pause(None)
+            self._pause(None if due is None else max(due - time.monotonic(), 0.0))
             self._reap()
+            if due is not None and time.monotonic() >= due:
+                due = _after(look())
 
     def wait_until_empty(self, seconds: float, *, unless_asked: bool = False) -> bool:
         """Return whether the whole tree ended within so many seconds."""
@@ -111,6 +121,10 @@ class AgentTree:
             os.killpg(self.agent, signal.SIGCONT)
         except OSError:
             return
+
+
+def _after(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
 
 
 def _become_subreaper() -> bool:

@@ -3,7 +3,6 @@
 Not the launch itself: that is `launcher`.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,9 @@ from delegate_job.agents import agent_of
 from delegate_job.agents.base import Context, Launch
 from delegate_job.agents.instructions import compose, prompt_text, publish_argv, to_bytes
 from delegate_job.audit import AuditDir
+from delegate_job.environment import read_limits, scrub
 from delegate_job.job import JobSpec
-from delegate_job.launcher import scrub, write_launch_file
+from delegate_job.launcher import write_launch_file
 from delegate_job.paths import JobPaths, RegistryPaths
 
 PROMPT = "prompt.md"
@@ -90,23 +90,16 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
     for file in briefing.launch.files:
         _write_new(paths.agent / file.name, file.content, file.mode)
     if briefing.in_tmux:
-        write_launch_file(paths, argv=briefing.launch.argv, cwd=spec.workdir, env=briefing.environ)
+        write_launch_file(
+            paths,
+            argv=briefing.launch.argv,
+            cwd=spec.workdir,
+            env=briefing.environ,
+            limits=read_limits(paths.environ),
+        )
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
         file.write(content)
-
-
-def write_environ(path: Path, environ: Mapping[str, str]) -> None:
-    """Keep the environment of a submit (secrets!) until its job is done."""
-    _write_new(path, json.dumps(dict(environ)).encode(), 0o600)
-
-
-def read_environ(path: Path) -> dict[str, str]:
-    """Return the environment of a submit; empty when the job is done and the file gone."""
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return {}

@@ -14,6 +14,7 @@ from delegate_job import briefing, launcher
 from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.audit import AuditDir
 from delegate_job.clocks import STALLED_AFTER
+from delegate_job.environment import read_environ
 from delegate_job.errors import NotStartedError, UsageError, one_line
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import Finished
@@ -60,7 +61,7 @@ class Duties:
         self._listener = listener
         self._paths = owned.paths
         self._prompt = self._paths.prompt.read_bytes()
-        self._environ = briefing.read_environ(self._paths.environ)
+        self._environ = read_environ(self._paths.environ)
         self._tmux = Tmux(socket=tmux_socket) if tmux_socket else Tmux(label=registry.paths.tmux_label)
         self._screen = self._new_screen()
         self._busy: Action | None = None

@@ -1,6 +1,11 @@
-"""Which of a caller's variables a job and its agent get. Not what a job adds to them."""
+"""What a job keeps of its caller: variables, file limit, umask. Not what a job adds to them."""
 
+import json
+import os
+import resource
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from delegate_job import runner
 
@@ -50,3 +55,40 @@ def without_passwords(environ: Mapping[str, str]) -> dict[str, str]:
 def scrub(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment less what must not reach an agent: the outer terminal, agent and job."""
     return {name: value for name, value in environ.items() if name not in _NOT_FOR_AN_AGENT}
+
+
+def limits() -> dict[str, int]:
+    """Return this process's soft limit of open files (`nofile`; -1: none) and its `umask`."""
+    return {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "umask": _umask()}
+
+
+def _umask() -> int:
+    # There is no call that only reads it; for this moment files of other threads are born more private.
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def write_environ(path: Path, environ: Mapping[str, str]) -> None:
+    """Keep the environment of a submit (secrets!) and its limits until its job is done. OSError."""
+    content = json.dumps({"environ": dict(environ), "limits": limits()}).encode()
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def read_environ(path: Path) -> dict[str, str]:
+    """Return the environment of a submit; empty when the job is done and the file gone."""
+    return dict(_read(path).get("environ", {}))
+
+
+def read_limits(path: Path) -> dict[str, int]:
+    """Return the limits of a submit; this process's own when the file is gone."""
+    return dict(_read(path).get("limits") or limits())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return {}

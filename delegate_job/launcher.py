@@ -6,7 +6,6 @@ the pane is `runner`'s.
 
 import json
 import os
-import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -80,19 +79,18 @@ class LaunchFile(NamedTuple):
 
 
 def write_launch_file(
-    paths: JobPaths, *, argv: Sequence[str], cwd: str | Path, env: Mapping[str, str]
+    paths: JobPaths,
+    *,
+    argv: Sequence[str],
+    cwd: str | Path,
+    env: Mapping[str, str],
+    limits: Mapping[str, int],
 ) -> None:
-    """Write what to start; 0600, whole or not at all.
-
-    File limit and umask are those of this process, or of the one that wrote the job's first launch file.
+    """Write what to start, with the limits of the job's submit; 0600, whole or not at all.
 
     Arguments, names and values may hold any bytes but NUL, as Python carries them (surrogateescape).
     OSError when it cannot be written.
     """
-    try:
-        limits = read_launch_file(paths).limits
-    except (OSError, ValueError):
-        limits = {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "umask": _umask()}
     _write(paths, LaunchFile(tuple(argv), str(cwd), dict(env), limits))
 
 
@@ -281,13 +279,6 @@ def _forbid_to_start(paths: JobPaths) -> bool:
     finally:
         os.close(fd)
     return True
-
-
-def _umask() -> int:
-    # There is no call that only reads it; for this moment files of other threads are born more private.
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 def _write(paths: JobPaths, launch: LaunchFile) -> None:

@@ -1,8 +1,9 @@
 """The process in the agent's pane: starts the agent, sees its whole process tree to the end, and says so.
 
-It decides nothing about the job, and knows neither broker nor registry: it reads `launch.json` and appends
-`spawned`, `spawn_failed` and `exited` to `control.jsonl`. The agent's start waits for it, so imports stand
-where they cost least: what both need before the fork, the rest on its own side of it, in parallel.
+It decides nothing about the job and knows no broker: it reads `launch.json`, appends `spawned`,
+`spawn_failed` and `exited` to `control.jsonl`, and calls for an owner when the job has none. The agent's
+start waits for it, so imports stand where they cost least: what both need before the fork, the rest on its
+own side of it, in parallel.
 """
 
 import fcntl
@@ -143,7 +144,9 @@ def _why(error: BaseException, argv: list[str]) -> str:
 def _see_through(job_dir: str, agent: int, lock: int, go: int, failure: int) -> int:
     """Let the agent go when all is ready to hold it, see its tree to the end, and tell both."""
     from delegate_job.agent_tree import AgentTree
+    from delegate_job.owner_watch import OwnerWatch
 
+    watch = OwnerWatch(job_dir)
     tree = AgentTree(agent)
     start = _record(lock, agent)
     tree.to_foreground()
@@ -156,12 +159,14 @@ def _see_through(job_dir: str, agent: int, lock: int, go: int, failure: int) -> 
         return NOT_STARTED
     argv0 = _read_launch_file(job_dir)["argv"][0]
     _tell(job_dir, "spawned", None, {"pid": agent, "start": start, "argv0": argv0})
-    tree.wait_for_agent()
+    tree.wait_for_agent(watch.look)
     killed = 0 if tree.wait_until_empty(GRACE, unless_asked=True) else tree.end()
     code = None if tree.status is None else os.waitstatus_to_exitcode(tree.status)
     how = {"killed": killed, "asked": tree.asked or None, "signal": -code if code and code < 0 else None}
     exit_code = 128 - code if code and code < 0 else code
     _tell(job_dir, "exited", None, {"exit_code": exit_code, **how})
+    if tree.asked != signal.SIGHUP:  # Else the pane is gone, and mostly tmux with it.
+        watch.look()
     if tree.wait_until_empty(0):
         os.pwrite(lock, f"{ENDED}\n".encode(), os.fstat(lock).st_size)
     return exit_code or 0

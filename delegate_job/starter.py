@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from delegate_job import locks
-from delegate_job.paths import RegistryPaths
+from delegate_job.environment import read_environ
+from delegate_job.paths import JobPaths, RegistryPaths
 from delegate_job.registry import Registry
 
 GATE = "DELEGATE_JOB_GATE"
@@ -47,6 +49,14 @@ def ensure_running(paths: RegistryPaths, environ: Mapping[str, str]) -> None:
             _spawn(paths, environ, gate)
     finally:
         os.close(gate)
+
+
+def ensure_running_for(job_dir: str) -> None:
+    """Start the supervisor of a job's registry, as its runner asks, with the environment of its submit."""
+    job = JobPaths(Path(job_dir))
+    environ = read_environ(job.environ)
+    if environ:  # Else the job is done by now.
+        ensure_running(RegistryPaths(job.root.parent.parent), environ)
 
 
 def supervise_argv(paths: RegistryPaths) -> list[str]:

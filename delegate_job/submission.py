@@ -12,11 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from delegate_job import briefing, journal, locks
+from delegate_job import journal, locks
 from delegate_job.agents import agent_named, agent_of
 from delegate_job.agents.base import Agent
 from delegate_job.agents.instructions import prompt_text
 from delegate_job.audit import DEFAULT_PARENT, AuditDir
+from delegate_job.environment import write_environ
 from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobSpec
@@ -238,7 +239,7 @@ def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, o
     spec = _with_log_dir(planned.spec, paths)
     undo.callback(_remove_empty, spec.log_dir)
     _write_private(paths.prompt, planned.prompt)
-    briefing.write_environ(paths.environ, planned.environ)
+    write_environ(paths.environ, planned.environ)
     _write_connection(spec, registry.paths, planned.broker)
     wire = _wire(spec, paths, planned.broker, owned=owned)
     if isinstance(wire, ExternalWire):

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import samples
-from delegate_job import briefing, journal, locks
+from delegate_job import journal, locks
 from delegate_job.audit import AuditDir
+from delegate_job.environment import write_environ
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import REPORTS, Finished
 from delegate_job.job import Job, JobSpec
@@ -62,7 +63,6 @@ class NoBroker(Wire):
         raise AssertionError(hears)
 
 
-
 class Desk:
     """A person's job (agent `human`) on a desk: owned, reported for, given up, taken over."""
 
@@ -85,7 +85,7 @@ class Desk:
         (self.root / "work").mkdir()
         assert self.log.create()
         paths.prompt.write_bytes(b"Do the work.")
-        briefing.write_environ(paths.environ, {"PATH": os.environ["PATH"]})
+        write_environ(paths.environ, {"PATH": os.environ["PATH"]})
         nobody = Connection(JOB, self.log.path, str(self.registry.paths.root), 1, None, None, None)
         write_connection(paths.connection, nobody)
         self.registry.add(job, samples.event(Kind.REGISTERED))

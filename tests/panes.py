@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from delegate_job import launcher
+from delegate_job.environment import limits
 from delegate_job.launcher import RunnerState
 from delegate_job.paths import JobPaths
 from delegate_job.tmux import Tmux
@@ -41,7 +42,9 @@ class Pane:
     ) -> None:
         """Write launch.json with the place's environment and `env`."""
         environ = {**self.place.environ, **(env or {})}
-        launcher.write_launch_file(self.paths, argv=argv, cwd=cwd or self.place.work, env=environ)
+        launcher.write_launch_file(
+            self.paths, argv=argv, cwd=cwd or self.place.work, env=environ, limits=limits()
+        )
 
     def launch(self, argv: Sequence[str], **how: Any) -> None:
         """Start the runner with this argv in a new session, and go on by the server's socket."""

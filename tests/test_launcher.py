@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from delegate_job import launcher, processes
+from delegate_job import environment, launcher, processes
 from delegate_job.errors import NotStartedError
 from delegate_job.launcher import RunnerState
 from delegate_job.tmux import SessionExistsError, Tmux, TmuxError
@@ -46,31 +46,35 @@ def test_a_launch_file_comes_back_as_it_was_written(pane: Pane) -> None:
     """Any bytes survive, nobody else may read it, and neither a half file nor a secret shows anywhere."""
     odd = os.fsdecode(b'\xff\xfe\n"\\') + "ünï 漢 \x7f\x1b"
     env = {"ODD": odd, odd.replace("\n", ""): "x", "SECRET": "hunter2"}
-    launcher.write_launch_file(pane.paths, argv=["prog", odd, ""], cwd=f"/tmp/{odd}", env=env)
+    launcher.write_launch_file(
+        pane.paths, argv=["prog", odd, ""], cwd=f"/tmp/{odd}", env=env, limits={"nofile": 99, "umask": 0o027}
+    )
     read = launcher.read_launch_file(pane.paths)
     assert (read.argv, read.cwd, read.env) == (("prog", odd, ""), f"/tmp/{odd}", env)
+    assert read.limits == {"nofile": 99, "umask": 0o027}
     assert pane.paths.launch.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in pane.paths.root.iterdir()] == ["launch.json"]
     assert "hunter2" not in repr(read)
     assert odd not in repr(read)
 
 
-def test_a_relaunch_keeps_the_limits_of_the_user(pane: Pane) -> None:
-    """Umask and file limit stay those of submit, whoever writes the second launch file."""
-    old = os.umask(0o027)
-    try:
-        launcher.write_launch_file(pane.paths, argv=["first"], cwd="/tmp", env={"A": "1"})
-    finally:
-        os.umask(old)
-    launcher.write_launch_file(pane.paths, argv=["second"], cwd="/", env={})
-    read = launcher.read_launch_file(pane.paths)
-    assert (read.argv, read.cwd, read.env) == (("second",), "/", {})
-    assert read.limits["umask"] == 0o027
+def test_a_damaged_launch_file_is_found(pane: Pane) -> None:
+    """A file that lacks what a launch needs is an error that names it, not an agent without environment."""
     pane.paths.launch.write_text("{}")
     with pytest.raises(ValueError, match="damaged"):
         launcher.read_launch_file(pane.paths)
-    launcher.write_launch_file(pane.paths, argv=["third"], cwd="/", env={})
-    assert launcher.read_launch_file(pane.paths).limits["umask"] == old
+
+
+def test_the_limits_of_a_submit_are_kept_with_its_environment(tmp_path: Path) -> None:
+    """Umask and file limit come back as they were at submit, whatever the process has that reads them."""
+    old = os.umask(0o027)
+    try:
+        environment.write_environ(tmp_path / "environ.json", {"A": "1"})
+    finally:
+        os.umask(old)
+    assert environment.read_environ(tmp_path / "environ.json") == {"A": "1"}
+    assert environment.read_limits(tmp_path / "environ.json") == environment.limits() | {"umask": 0o027}
+    assert environment.read_limits(tmp_path / "gone.json") == environment.limits()
 
 
 def test_f10_an_outer_identity_is_removed_and_settings_are_kept() -> None:

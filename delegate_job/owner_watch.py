@@ -1,0 +1,84 @@
+"""The runner's look at its job's owner: while there is none, tmux is asked to start a supervisor.
+
+It owns nothing and starts nothing itself: what tmux starts is nobody's descendant and outlives the pane. It
+stands beside the waiting agent, and imports only what is there anyway.
+"""
+
+import fcntl
+import os
+import sys
+
+EVERY = 5.0
+"""Seconds between two looks."""
+AT_MOST = 300.0
+"""Seconds between two requests in a row, when they do not help: each waits twice as long as the last."""
+SESSION = "delegate-job-supervisor"
+"""The tmux session in which a supervisor is started: of several runners that ask at once, one gets it."""
+SUPERVISE = "--supervise"
+"""The word by which `pane.py` is told to start a supervisor."""
+
+
+class OwnerWatch:
+    """Sees whether somebody owns the job, by the locks alone."""
+
+    def __init__(self, job_dir: str) -> None:
+        self._job_dir = job_dir
+        self._pause = EVERY
+
+    def look(self) -> float | None:
+        """Look once; return the seconds until the next look, or None when the job needs no owner any more."""
+        if not os.path.exists(f"{self._job_dir}/launch.json"):  # noqa: PTH110 - pathlib costs 10 ms
+            return None
+        locks = (f"{self._job_dir}/lock", f"{self._job_dir}/../../supervisor.lock")
+        if any(map(_is_held, locks)):
+            self._pause = EVERY
+        else:
+            _ask_tmux(self._job_dir)
+            self._pause = min(self._pause * 2, AT_MOST)
+        return self._pause
+
+
+def _is_held(path: str) -> bool:
+    """Say as `locks.is_held` does, whose module brings pathlib, whether somebody has the lock."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _ask_tmux(job_dir: str) -> None:
+    """Have the pane's tmux server run `pane.py --supervise JOB_DIR`; do not wait for it."""
+    import subprocess
+
+    socket, _, server = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")
+    if not _lives(server):  # To ask would start a new one.
+        return
+    script = f"{os.path.dirname(os.path.abspath(__file__))}/pane.py"  # noqa: PTH100, PTH120 - as above
+    argv = [sys.executable, "-I", "-S", "-X", "utf8", script, SUPERVISE, job_dir]
+    # tmux takes a trailing `;` for the end of its command (3.3a).
+    words = [f"{word[:-1]}\\;" if word.endswith(";") else word for word in argv]
+    tmux = ["tmux", "-f", os.devnull, "-S", socket, "new-session", "-d", "-s", SESSION, "--", *words]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("TMUX")}
+    quiet = subprocess.DEVNULL
+    try:
+        # Its own session: the pane may be hung up while it asks.
+        subprocess.Popen(
+            tmux, env=env, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/", start_new_session=True
+        )
+    except OSError:
+        return  # No tmux on this PATH: any command that opens the registry does it too.
