@@ -43,13 +43,15 @@ def wait(
     until: JobState | None = None,
     timeout: float | None = None,
     warn: Callable[[str], None] = lambda _: None,
+    take_over: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Block until the jobs are done (or in the state `until`), or one of them if `any_of`; return their rows.
 
-    Returns at once when it is so already. WaitTimedOutError after `timeout` seconds.
+    Returns at once when it is so already. WaitTimedOutError after `timeout` seconds. `take_over` is called
+    whenever one of them is seen to have no owner: nobody else may be there to give it one.
     """
     end = None if timeout is None else time.monotonic() + timeout
-    ownerless = _Ownerless(registry, warn)
+    ownerless = _Ownerless(registry, warn, take_over)
     version = -1
     while True:
         if (now := registry.data_version()) != version:
@@ -81,11 +83,14 @@ def await_change(registry: Registry, version: int, *, timeout: float) -> None:
 
 
 class _Ownerless:
-    """Warns once of each job whose owner has ended: waiting for it is waiting for a takeover."""
+    """Has jobs whose owner has ended taken over, and warns once of each that stays without one."""
 
-    def __init__(self, registry: Registry, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, registry: Registry, warn: Callable[[str], None], take_over: Callable[[], None]
+    ) -> None:
         self._registry = registry
         self._warn = warn
+        self._take_over = take_over
         self._since: dict[str, float] = {}
         self._said: set[str] = set()
 
@@ -99,6 +104,8 @@ class _Ownerless:
             if time.monotonic() - since >= OWNERLESS_AFTER and job_id not in self._said:
                 self._said.add(job_id)
                 self._warn(f"job {job_id} has no owner: the process that ran it has ended")
+        if self._since:
+            self._take_over()
 
 
 def wait_code(rows: list[Row], until: JobState | None) -> int:

@@ -105,7 +105,15 @@ def wait(
     """Wait for jobs."""
     with open_registry(registry_dir) as registry:
         ids = [registry.find(job).job.id for job in jobs] or registry.unfinished()
-        rows = client.wait(registry, ids, any_of=any_of, until=until, timeout=timeout, warn=_warn)
+        rows = client.wait(
+            registry,
+            ids,
+            any_of=any_of,
+            until=until,
+            timeout=timeout,
+            warn=_warn,
+            take_over=lambda: starter.ensure_running_for_ownerless(registry, os.environ),
+        )
         documents = [job_document(row, registry.paths) for row in rows]
     if as_json:
         print_json(documents[0] if len(jobs) == 1 else documents)
@@ -201,7 +209,7 @@ def _events(registry: Registry, row: Row, *, follow: bool) -> Iterator[dict[str,
             yield document
         if done or not follow:
             return
-        version = registry.data_version()
+        starter.ensure_running_for_ownerless(registry, os.environ)
         client.await_change(registry, version, timeout=1.0)
 
 

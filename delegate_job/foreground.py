@@ -118,10 +118,11 @@ class Submit:
         if self._detach:
             return self._left(row.job)
         self._output.registered(row.job, _attach(row.job, self._registry.paths))
-        starter.ensure_running_for_ownerless(self._registry, self._planned.environ)
         from delegate_job import client
 
-        (row,) = client.wait(self._registry, [row.job.id], warn=self._output.warn)
+        (row,) = client.wait(
+            self._registry, [row.job.id], warn=self._output.warn, take_over=self._have_taken_over
+        )
         return self._finish(row.job, signum=None)
 
     def _own(self) -> int:
@@ -163,10 +164,14 @@ class Submit:
         starter.ensure_running(self._registry.paths, self._planned.environ)
         return ExitCode.ACCEPTED
 
+    def _have_taken_over(self) -> None:
+        starter.ensure_running_for_ownerless(self._registry, self._planned.environ)
+
     def _finish(self, job: Job, *, signum: int | None) -> int:
+        if not (job.done and job.owed is None):
+            self._have_taken_over()
         if not job.done:
             self._output.left(job, own_command(self._registry.paths, "wait", job.id))
-            starter.ensure_running(self._registry.paths, self._planned.environ)
         if self._as_json:
             print_json(job_document(self._registry.row(job.id), self._registry.paths))
         self._output.finished(job)
@@ -186,12 +191,11 @@ def _attach(job: Job, paths: RegistryPaths) -> str | None:
 
 
 def _exit_code(job: Job, signum: int | None) -> int:
-    if job.outcome is None:
-        return 128 + signum if signum is not None else ExitCode.INTERNAL
     # Only a job that the signal itself has ended answers with the signal's code.
-    if job.outcome is Outcome.CANCELLED and signum is not None:
-        return 128 + signum
-    return int(exit_code_of(job.outcome))
+    if signum is not None and job.outcome in {None, Outcome.CANCELLED}:
+        # Ctrl-Z is the same wish as Ctrl-C: to have the terminal back.
+        return 128 + (signal.SIGINT if signum == signal.SIGTSTP else signum)
+    return ExitCode.INTERNAL if job.outcome is None else int(exit_code_of(job.outcome))
 
 
 def _on_event(spec: JobSpec, environ: Mapping[str, str]) -> OnEvent | None:

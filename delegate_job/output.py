@@ -164,7 +164,9 @@ class SubmitOutput:
     def left(self, job: Job, wait: str) -> None:
         """The job goes on without this process: say how to get back to it."""
         self._clear()
-        print(f"job {job.id} goes on in the background; back to it: {wait}", file=sys.stderr, flush=True)
+        # After a hang-up nobody is left to read it.
+        with contextlib.suppress(OSError):
+            print(f"job {job.id} goes on in the background; back to it: {wait}", file=sys.stderr, flush=True)
 
     def finished(self, job: Job) -> None:
         """Show how the job ended; the last line is the audit directory."""
