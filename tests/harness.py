@@ -4,6 +4,7 @@ Not what is promised: this file holds no test, and it knows the command only as 
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -252,6 +253,18 @@ class Place:
     def processes(self) -> list[Process]:
         """Return the living processes that belong to this place, without those of the test itself."""
         return processes_of(self.root)
+
+    def jobs_processes(self) -> list[Process]:
+        """Return the living processes of this place, without the background supervisors of its registries."""
+        return [process for process in self.processes() if " supervise " not in process.command]
+
+    @contextlib.contextmanager
+    def nobody_takes_over(self) -> Iterator[None]:
+        """Hold the lock of the registry's supervisor, so that a job that has lost its owner gets no other."""
+        path = self.registry / "supervisor.lock"
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def close(self) -> None:
         """End everything that was started here, then fail if anything had to be ended by force."""

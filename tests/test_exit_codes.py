@@ -291,11 +291,11 @@ def test_124_wait_timed_out(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
-    ids=["129_hangup", "130_interrupted", "143_terminated"],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=["130_interrupted", "143_terminated"],
 )
-def test_signals(place: Place, signum: signal.Signals, code: int) -> None:
-    """A signal ends the job as cancelled, the agent with it, and submit with the shell's code for it."""
+def test_signals_that_cancel(place: Place, signum: signal.Signals, code: int) -> None:
+    """Without a terminal: the job is cancelled, the agent ended, and submit gives the shell's code for it."""
     submit = place.start(*place.submit_args(ENDLESS, "--close"))
     name = began(place)
     os.kill(submit.pid, signum)
@@ -305,6 +305,25 @@ def test_signals(place: Place, signum: signal.Signals, code: int) -> None:
     job = place.job(name)
     assert (job["outcome"], job["exit_code"], job["verdict"]) == ("cancelled", 9, None)
     wait_until(lambda: not place.processes(), what="the end of the agent")
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGHUP, 129), (signal.SIGTSTP, 130)],
+    ids=["129_hangup", "130_stopped_at_the_terminal"],
+)
+def test_signals_that_hand_over(place: Place, signum: signal.Signals, code: int) -> None:
+    """The job goes on under the background supervisor; submit says how to get back, and the signal's code."""
+    submit = place.start(*place.submit_args(ENDLESS, "--close"))
+    name = began(place)
+    os.kill(submit.pid, signum)
+    stdout, stderr = submit.communicate(timeout=20)
+    assert (submit.returncode, stdout.splitlines()[-1]) == (code, str(place.log_dir(name)))
+    assert stderr.startswith(f"job {name} goes on in the background; back to it: delegate-job wait {name}")
+    owner = wait_until(lambda: place.job(name)["owner"], what="the supervisor")
+    assert (owner["pid"] != submit.pid, place.job(name)["state"]) == (True, "running")
+    assert place.run("cancel", name).returncode == 0
+    assert place.run("wait", name).returncode == 9
 
 
 @pytest.mark.parametrize("code", [0, 1, 5, 77])

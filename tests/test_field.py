@@ -81,11 +81,12 @@ def test_f1_a_report_made_while_the_receiver_was_down_counts(place: Place) -> No
 def test_f1_a_report_made_without_an_owner_is_read_at_takeover(place: Place) -> None:
     """F1: who takes a job over reads the claim first: a finished job is accepted, not cancelled."""
     submit, name = begin(place, f"{UNTIL_TOLD}\n{REPORT} completed")
-    submit.kill()
-    submit.communicate(timeout=10)
-    (place.work / "go").touch()
-    wait_until(lambda: '"completed"' in reports(place, name), what="the report")
-    assert "[not yet read: the job has no owner]" in place.run("logs", name).stdout
+    with place.nobody_takes_over():
+        submit.kill()
+        submit.communicate(timeout=10)
+        (place.work / "go").touch()
+        wait_until(lambda: '"completed"' in reports(place, name), what="the report")
+        assert "[not yet read: the job has no owner]" in place.run("logs", name).stdout
     assert place.run("cancel", name).stdout == f"{name} accepted\n"
     assert place.run("wait", name).returncode == 0
 
@@ -233,7 +234,7 @@ def test_f11_another_tmux_directory_at_takeover_ends_the_right_agent(place: Plac
     (place.root / "elsewhere").mkdir()
     cancelled = place.run("cancel", name, env={"TMUX_TMPDIR": str(place.root / "elsewhere")})
     assert cancelled.stdout == f"{name} cancelled\n"
-    wait_until(lambda: not place.processes(), what="the end of agent and session")
+    wait_until(lambda: not place.jobs_processes(), what="the end of agent and session")
 
 
 def test_f12_a_hung_tmux_at_launch_ends_in_bounded_time(place: Place) -> None:

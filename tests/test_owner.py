@@ -72,11 +72,12 @@ def test_f1_a_claim_outlives_the_owners_death(place: Place) -> None:
     submit = place.start("submit", "--agent", "human", "--prompt", "Do it.")
     job_id = place.await_job()
     place.await_state(job_id, "running")
-    submit.kill()
-    submit.wait(5)
-    assert place.job(job_id)["owner"] is None
-    assert place.run("publish", "--job", job_id, "--event", "completed").returncode == 0
-    assert "not yet read" in place.run("logs", job_id).stdout
+    with place.nobody_takes_over():
+        submit.kill()
+        submit.wait(5)
+        assert place.job(job_id)["owner"] is None
+        assert place.run("publish", "--job", job_id, "--event", "completed").returncode == 0
+        assert "not yet read" in place.run("logs", job_id).stdout
     assert place.run("cancel", job_id).returncode == 0
     assert place.job(job_id)["outcome"] == "accepted"
 

@@ -25,6 +25,7 @@ PATIENCE = 8.0
 
 NO_NETWORK = ("unshare", "--user", "--map-root-user", "--net")
 OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
+NO_SOCKET = 'mount --bind /dev/null "${DELEGATE_JOB_CONNECTION%/*}/broker.sock"'
 
 
 def sandbox(place: Place, walls: tuple[str, ...], inside: str, *mounts: str) -> str:
@@ -42,9 +43,17 @@ def said(place: Place, count: int = 1) -> list[str]:
 
 
 def test_an_agent_without_network_is_heard(place: Place) -> None:
+    """Where no network is, the broker's Unix socket is reached all the same: progress, claim, verdict."""
+    agent = sandbox(place, NO_NETWORK, f"{REPORT} started > said\n{REPORT} completed >> said")
+    done = place.submit(agent, "--validate", place.script("check", "exit 0"))
+    assert done.returncode == 0
+    assert said(place, 2) == ["recorded and sent"] * 2
+
+
+def test_an_agent_that_can_connect_to_nothing_is_heard(place: Place) -> None:
     """Where no connection can be made at all, the file is enough: progress, claim, check, verdict."""
     inside = f"{REPORT} started > said\n{REPORT} completed >> said"
-    agent = sandbox(place, NO_NETWORK, inside)
+    agent = sandbox(place, (*OWN_MOUNTS, "--net"), inside, NO_SOCKET)
     done = place.submit(agent, "--validate", place.script("check", "exit 0"))
     assert done.returncode == 0
     assert said(place, 2) == ["recorded, not sent (network is unreachable)"] * 2
@@ -54,7 +63,7 @@ def test_an_agent_that_may_write_its_log_only_is_heard(place: Place) -> None:
     """With no network and all else read-only, as in a strict sandbox, a report is recorded."""
     inside = f'{REPORT} completed > "$DELEGATE_JOB_DIR/said"\n! touch "$HOME/x" && {REPORT} progress'
     mounts = ('mount --bind "$DELEGATE_JOB_DIR" "$DELEGATE_JOB_DIR"', "mount -o remount,bind,ro /")
-    done = place.submit(sandbox(place, (*OWN_MOUNTS, "--net"), inside, *mounts))
+    done = place.submit(sandbox(place, (*OWN_MOUNTS, "--net"), inside, NO_SOCKET, *mounts))
     assert done.returncode == 0
     shown = printed(place.log_dir(job_id(done.stdout)) / "said", 1)
     assert shown == ["recorded, not sent (network is unreachable)"]

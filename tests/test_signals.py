@@ -32,8 +32,8 @@ def reported(place: Place, kind: str) -> str:
 
 
 def nothing_left(place: Place) -> None:
-    """Wait until no process of the place lives any more."""
-    wait_until(lambda: not place.processes(), 15, "nothing left")
+    """Wait until no process of a job lives any more; a background supervisor may."""
+    wait_until(lambda: not place.jobs_processes(), 15, "nothing left")
 
 
 def kill(submit: "subprocess.Popen[str]") -> None:
@@ -42,7 +42,7 @@ def kill(submit: "subprocess.Popen[str]") -> None:
     submit.communicate(timeout=10)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle_of_a_check_is_no_rejection(place: Place, signum: signal.Signals) -> None:
     """A check that a signal cuts short has said nothing: cancelled, no verdict, and no process of it left."""
     check = place.script("check", f"touch {place.root}/begun; setsid sleep 601 & sleep 602; exit 1")
@@ -53,6 +53,25 @@ def test_a_signal_in_the_middle_of_a_check_is_no_rejection(place: Place, signum:
     job = json.loads(stdout)
     assert (submit.returncode, job["outcome"], job["verdict"]) == (128 + signum, "cancelled", None)
     assert ("validation:" in stderr, "Traceback" in stderr) == (False, False)
+    nothing_left(place)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGHUP, 129), (signal.SIGTSTP, 130)])
+def test_a_hand_over_in_the_middle_of_a_check_checks_again(place: Place, signum: int, code: int) -> None:
+    """A check that was cut short by a hand-over has said nothing: the next owner runs it from its start."""
+    begun = place.root / "begun"
+    check = place.script(
+        "check", f"[ ! -e {begun} ] || exit 0\ntouch {begun}; setsid sleep 601 & sleep 602; exit 1"
+    )
+    submit = place.start(*place.submit_args(COMPLETED, "--validate", check, "--close", "--json"))
+    wait_until(begun.exists, what="the check")
+    os.killpg(submit.pid, signum)
+    stdout, stderr = submit.communicate(timeout=20)
+    job = json.loads(stdout)
+    assert (submit.returncode, job["outcome"], job["verdict"]) == (code, None, None)
+    assert ("goes on in the background" in stderr, "Traceback" in stderr) == (True, False)
+    waited = json.loads(place.run("wait", job["id"], "--json").stdout)
+    assert (waited["outcome"], waited["verdict"], waited["attempt"]) == ("accepted", "passed", 1)
     nothing_left(place)
 
 
@@ -117,21 +136,52 @@ def test_a_completed_that_is_on_its_way_is_not_overtaken_by_the_exit(place: Plac
 
 
 def test_a_killed_owner_leaves_what_was_recorded(place: Place) -> None:
-    """Kill -9 of submit: status and list say it has no owner and what was recorded; the agent goes on."""
+    """Kill -9 of submit: status, list and wait say it has no owner, and what was recorded."""
     submit = place.start(*place.submit_args(f"{REPORT} progress --detail half\n{UNTIL_TOLD}\n{COMPLETED}"))
     name = reported(place, "progress")
     wait_until(lambda: place.job(name)["detail"] == "half", what="the report was recorded")
-    kill(submit)
-    job = place.job(name)
-    assert (job["state"], job["detail"], job["owner"], job["outcome"]) == ("running", "half", None, None)
-    assert "none: the process that owned it has ended" in place.run("status", name).stdout
-    assert "running (ownerless)" in place.run("list").stdout
-    waited = place.run("wait", name, "--timeout", "1.5")
-    assert (waited.returncode, "has no owner" in waited.stderr) == (124, True)
-    (place.work / "go").touch()
-    reported(place, "completed")
-    assert place.job(name)["state"] == "running"
+    with place.nobody_takes_over():
+        kill(submit)
+        job = place.job(name)
+        assert (job["state"], job["detail"], job["owner"], job["outcome"]) == ("running", "half", None, None)
+        assert "none: the process that owned it has ended" in place.run("status", name).stdout
+        assert "running (ownerless)" in place.run("list").stdout
+        waited = place.run("wait", name, "--timeout", "1.5")
+        assert (waited.returncode, "has no owner" in waited.stderr) == (124, True)
+        (place.work / "go").touch()
+        reported(place, "completed")
+        assert place.job(name)["state"] == "running"
     assert place.run("cancel", name).stdout == f"{name} accepted\n"
+
+
+@pytest.mark.parametrize("words", [("list",), ("wait", "--timeout", "0"), ("logs", "--list")], ids=" ".join)
+def test_any_command_has_an_ownerless_job_taken_over(place: Place, words: tuple[str, ...]) -> None:
+    """Kill -9 of submit: whichever command comes next starts a supervisor, which sees the job to its end."""
+    submit = place.start(*place.submit_args(f"{REPORT} progress\n{UNTIL_TOLD}\n{COMPLETED}"))
+    name = reported(place, "progress")
+    kill(submit)
+    place.run(*words)
+    # For a moment the lock is the new owner's and the row still the old one's.
+    wait_until(
+        lambda: (place.job(name)["owner"] or {}).get("pid") not in {None, submit.pid}, what="another owner"
+    )
+    (place.work / "go").touch()
+    assert place.run("wait", name).returncode == 0
+
+
+def test_wait_has_the_job_taken_over_whose_owner_dies_meanwhile(place: Place) -> None:
+    """Who waits for a job sees its end, although its owner is killed and no other command is run."""
+    submit = place.start(*place.submit_args(f"{REPORT} progress\n{UNTIL_TOLD}\n{COMPLETED}"))
+    name = reported(place, "progress")
+    wait = place.start("wait", name)
+    opened = Path(f"/proc/{wait.pid}/fd")
+    wait_until(
+        lambda: place.registry / "registry.db" in [fd.readlink() for fd in opened.iterdir()], what="wait"
+    )
+    kill(submit)
+    (place.work / "go").touch()
+    stdout, _ = wait.communicate(timeout=20)
+    assert (wait.returncode, stdout) == (0, f"{name} accepted\n")
 
 
 def test_cancel_ends_a_job_without_an_owner(place: Place) -> None:

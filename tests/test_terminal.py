@@ -130,13 +130,34 @@ def test_list_fits_the_terminal(place: Place) -> None:
     assert lines[1].endswith("…")
 
 
-def test_ctrl_c_cancels(place: Place) -> None:
-    """Ctrl-C in the terminal is cancelled, 130, and the agent is ended with its session."""
+def press_ctrl_c_twice(terminal: Terminal) -> str:
+    """Press Ctrl-C, and again when it is answered; return the screen after the end."""
+    terminal.press("C-c")
+    terminal.shows("Ctrl-C again within 2 s cancels")
+    terminal.press("C-c")
+    return terminal.shows("code=130")
+
+
+def test_ctrl_c_hands_over(place: Place) -> None:
+    """Ctrl-C once: 130, the job goes on without us, and what is said to get back to it gets back to it."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(f"{REPORT} started\n{UNTIL_TOLD}\n{COMPLETED}"))
+    terminal.shows("running (")
+    terminal.press("C-c")
+    screen = terminal.shows("code=130")
+    job = place.job("@last")
+    assert ("outcome: not finished" in screen, job["state"]) == (True, "running")
+    assert f"back to it: delegate-job wait {job['id']}" in screen
+    (place.work / "go").touch()
+    assert place.run("wait", job["id"]).returncode == 0
+
+
+def test_ctrl_c_twice_cancels(place: Place) -> None:
+    """Ctrl-C twice is cancelled, 130, and the agent is ended with its session."""
     terminal = Terminal(place)
     terminal.start(*place.submit_args(f"{REPORT} started\nexec sleep 600", "--close"))
     terminal.shows("running (")
-    terminal.press("C-c")
-    assert "outcome: cancelled" in terminal.shows("code=130")
+    assert "outcome: cancelled" in press_ctrl_c_twice(terminal)
     assert place.job("@last")["outcome"] == "cancelled"
     terminal.tmux("kill-server")
     wait_until(lambda: not place.processes(), what="nothing left")
@@ -148,12 +169,26 @@ def test_ctrl_c_in_the_middle_of_a_check_is_no_rejection(place: Place) -> None:
     terminal = Terminal(place)
     terminal.start(*place.submit_args(COMPLETED, "--validate", str(check), "--close"))
     wait_until((place.root / "begun").exists, what="the check")
-    terminal.press("C-c")
-    screen = terminal.shows("code=130")
+    screen = press_ctrl_c_twice(terminal)
     job = place.job("@last")
     assert ("validation:" in screen, job["outcome"], job["verdict"]) == (False, "cancelled", None)
     terminal.tmux("kill-server")
     wait_until(lambda: not place.processes(), what="nothing left")
+
+
+def test_a_terminal_that_is_closed_hands_over(place: Place) -> None:
+    """The window is closed: submit has nobody to talk to, and the job goes on and ends as it should."""
+    terminal = Terminal(place)
+    terminal.start(*place.submit_args(f"{REPORT} started\n{UNTIL_TOLD}\n{COMPLETED}"))
+    terminal.shows("running (")
+    before = place.job("@last")
+    terminal.tmux("kill-server")
+    wait_until((place.registry / "supervisor.lock").exists, what="the supervisor")
+    after = wait_until(lambda: place.job(before["id"])["owner"], what="another owner")
+    assert after["pid"] != before["owner"]["pid"]
+    (place.work / "go").touch()
+    assert place.run("wait", before["id"]).returncode == 0
+    assert list(place.registry.glob("crash-*")) == []
 
 
 def test_attach_inside_another_tmux(place: Place) -> None:
