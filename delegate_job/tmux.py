@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from delegate_job.errors import NotStartedError
+from delegate_job.retry import retry_until
 
 PANE_LOG_LIMIT = 64 * 1024 * 1024
 """Bytes of `pane.log`; what the terminal says after that is on the screen alone."""
@@ -27,6 +28,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEPT = ("PATH", "HOME", "LANG", "TERM", "TMUX_TMPDIR")
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _GONE = ("can't find session", "can't find window", "can't find pane")
+_LEAVING = re.compile(r"|.*server exited.*|.*lost server.*|no server running on .*")
+_LEAVING_TIMEOUT = 1.0
 _NO_SERVER = ("no server running on", "error connecting to")
 Answer = TypeVar("Answer")
 _limit_lock = threading.Lock()
@@ -88,7 +91,7 @@ class Tmux:
         new += ["-x", str(size[0]), "-y", str(size[1]), "--", *map(_word, argv)]
         keep = ["set-option", "-w", "-t", f"={name}:", "remain-on-exit", "on"]
         with _raised_file_limit():
-            done = self._run([*new, ";", *keep, ";", *_log_command(name, pane_log)])
+            done = self._run_on_a_server_that_stays([*new, ";", *keep, ";", *_log_command(name, pane_log)])
         if done is None or done.returncode:
             raise self._refused(name, _said(done))
         version, _, socket = done.stdout.strip().partition(" ")
@@ -219,6 +222,22 @@ class Tmux:
         done = self._run(args)
         if done is None or done.returncode:
             raise TmuxError(f"tmux: {_said(done)}")
+
+    def _run_on_a_server_that_stays(self, args: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
+        """Run a command that starts the server; again while an earlier one is on its way out.
+
+        A server that has lost its last session still takes connections for a moment, and drops them: half of
+        the `new-session` that follow a `kill-session` at once fail so, some without a word.
+        """
+        done = None
+
+        def stays() -> bool:
+            nonlocal done
+            done = self._run(args)
+            return done is None or done.returncode == 0 or not _LEAVING.fullmatch(_said(done))
+
+        retry_until(stays, timeout=_LEAVING_TIMEOUT, interval=0.02)
+        return done
 
     def _run(self, args: Sequence[str], data: bytes = b"") -> "subprocess.CompletedProcess[str] | None":
         """Return how the call ended, or None when it could not be made or took too long."""

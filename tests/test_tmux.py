@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -394,3 +395,17 @@ def test_many_starts_at_once_share_one_server(tmux: Tmux, place: Place) -> None:
         sockets = set(pool.map(begin, range(20)))
     assert len(sockets) == 1
     assert len(Tmux(socket=sockets.pop()).sessions() or {}) == 20
+
+
+@pytest.mark.parametrize("words", ["", "server exited unexpectedly", "no server running on /tmp/tmux-0/x"])
+def test_a_session_is_started_while_an_earlier_server_ends(
+    place: Place, tmux: Tmux, log: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """A server that has just lost its last session, whatever it says, does not keep the next from starting."""
+    (place.root / "bin").mkdir()
+    real = shutil.which("tmux", path=place.environ["PATH"])
+    leaves = f'[ -e {place.root}/left ] || {{ touch {place.root}/left; printf "{words}" >&2; exit 1; }}'
+    place.script("bin/tmux", f'{leaves}\nexec {real} "$@"')
+    monkeypatch.setenv("PATH", f"{place.root}/bin:{place.environ['PATH']}")
+    assert run(tmux, "next", "sleep 600", log).has_session("next")
+    assert (place.root / "left").exists()
