@@ -6,6 +6,7 @@ Not what its exit code means for a job; that is `validation`.
 import contextlib
 import errno
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -45,12 +46,17 @@ class CannotStartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: a script with an absolute path, where, with which environment, for how many seconds."""
+    """What to run: a script with an absolute path, where, with which environment, for how many seconds.
+
+    `umask` and `nofile`, the soft limit of open files, are our own when negative or None.
+    """
 
     script: str
     workdir: str
     environ: Mapping[str, str] = field(repr=False)
     timeout: float
+    umask: int = -1
+    nofile: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ def _try_spawn(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes
 
 
 def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
+    process = subprocess.Popen(
         argv,
         bufsize=0,
         stdin=subprocess.DEVNULL,
@@ -138,8 +144,23 @@ def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subproces
         cwd=command.workdir,
         env=command.environ,
         start_new_session=True,
+        umask=command.umask,
         pass_fds=() if lock_fd is None else (lock_fd,),
     )
+    if command.nofile is not None:
+        _limit_files(process.pid, command.nofile)
+    return process
+
+
+def _limit_files(pid: int, soft: int) -> None:
+    """Give a process the soft limit of open files that its user has; a supervisor's is higher.
+
+    From outside (Linux): with threads nothing of ours may run between fork and exec.
+    """
+    if hasattr(resource, "prlimit"):
+        with contextlib.suppress(OSError, ValueError):
+            hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _cannot_start(error: OSError, command: Command) -> CannotStartError:

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from delegate_job import check_process, locks, processes
 from delegate_job.check_output import Output
 from delegate_job.check_process import CannotStartError, CheckStopped, Command, Ended, argv_for
+from delegate_job.environment import read_limits
 from delegate_job.errors import UsageError
 from delegate_job.job import JobSpec, Verdict
 from delegate_job.paths import JobPaths, absolute
@@ -140,7 +142,8 @@ def run(
     with _locked(paths) as lock_fd, _log_of(log) as log_fd:
         if not check.is_unchanged():
             return CheckResult(Verdict.CHANGED, None, "the check is not the file of the submit\n", 0.0, log)
-        result = _execute(check, Output(log_fd), log, lock_fd=lock_fd, stop=stop)
+        limits = read_limits(paths.environ)
+        result = _execute(check, Output(log_fd), log, lock_fd=lock_fd, stop=stop, limits=limits)
         if not check.is_unchanged():
             return CheckResult(Verdict.CHANGED, result.exit_code, result.output_tail, result.seconds, log)
         return result
@@ -191,9 +194,17 @@ def _execute(
     *,
     lock_fd: int | None = None,
     stop: threading.Event | None = None,
+    limits: Mapping[str, int] = MappingProxyType({}),
 ) -> CheckResult:
     begun = time.monotonic()
-    command = Command(check.script, check.workdir, check.environ, check.timeout)
+    command = Command(
+        check.script,
+        check.workdir,
+        check.environ,
+        check.timeout,
+        limits.get("umask", -1),
+        limits.get("nofile"),
+    )
     try:
         ended = check_process.run(command, output, lock_fd=lock_fd, stop=stop)
     except CannotStartError as error:

@@ -1,64 +1,21 @@
 """Who owns a job when its owner has died: by whom it is taken over, how soon, and that nothing is lost by it."""
 
-import json
 import os
 import signal
-import subprocess
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from harness import Place, wait_until
-
-REPORT = '"$DJ" publish --event'
-COMPLETED = f"{REPORT} completed --detail done"
-UNTIL_TOLD = "until [ -e go ]; do sleep 0.05; done"
-ENDLESS = f"{REPORT} started\nexec sleep 600"
-
-
-def reported(place: Place, kind: str) -> str:
-    """Return the id of the one job once its agent has made this report."""
-    paths = wait_until(
-        lambda: [
-            path
-            for path in place.work.glob("delegate_job_logs/*/reports.jsonl")
-            if f'"{kind}"' in path.read_text(errors="replace")
-        ],
-        what=kind,
-    )
-    return paths[0].parent.name
-
-
-def kill(process: "subprocess.Popen[str]") -> None:
-    """End a process as nobody can see coming."""
-    process.kill()
-    process.communicate(timeout=10)
-
-
-def result(place: Place, name: str) -> dict[str, Any] | None:
-    """Return the finished job as its own directory has it: without any command that could help it along."""
-    path = place.registry / "jobs" / name / "result.json"
-    return json.loads(path.read_text()) if path.exists() and path.read_text() else None
-
-
-def await_result(place: Place, name: str, timeout: float = 20) -> dict[str, Any]:
-    """Return the finished job once somebody has finished it."""
-    return wait_until(lambda: result(place, name), timeout, f"the end of {name}") or {}
-
-
-def supervisor_pid(place: Place) -> int:
-    """Return the process id of the registry's supervisor; 0 when none has been."""
-    lock = place.registry / "supervisor.lock"
-    text = lock.read_text().strip() if lock.exists() else ""
-    return int(text) if text.isdecimal() else 0
-
-
-def nothing_left(place: Place) -> None:
-    """Wait until no process of the place lives, but for a supervisor that waits for more to do."""
-    spared = supervisor_pid(place)
-    wait_until(lambda: [p for p in place.processes() if p.pid != spared] == [], 15, "nothing left")
-
+from takeovers import (
+    COMPLETED,
+    ENDLESS,
+    REPORT,
+    UNTIL_TOLD,
+    await_result,
+    kill,
+    nothing_left,
+    reported,
+    supervisor_pid,
+)
 
 # -- a lone job: nobody runs any command
 
