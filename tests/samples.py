@@ -17,9 +17,9 @@ def job(job_id: str = "abcdefghjk", **values: Any) -> Job:
     spec: dict[str, Any] = {
         "id": job_id,
         "agent": "command",
-        "workdir": "/work",
+        "workdir": "/project",
         "session": f"dj-{job_id}",
-        "log_dir": f"/work/delegate_job_logs/{job_id}",
+        "log_dir": f"/project/delegate_job_logs/{job_id}",
         "prompt_sha256": "0" * 64,
     }
     return Job(JobSpec(**(spec | given)), **({"created_at": CREATED} | rest))

@@ -23,9 +23,9 @@ PUBLISH = ("/opt/dj/delegate-job", "publish")
 SPEC = JobSpec(
     id="4f3a9b2c",
     agent="codex",
-    workdir="/work dir",
+    workdir="/a project",
     session="dj-4f3a9b2c",
-    log_dir="/work dir/delegate_job_logs/4f3a9b2c",
+    log_dir="/a project/delegate_job_logs/4f3a9b2c",
     prompt_sha256="",
 )
 
@@ -199,9 +199,9 @@ def test_codex_argv() -> None:
 @pytest.mark.parametrize(
     ("log_dir", "mode", "added"),
     [
-        ("/work dir/logs/x", None, False),
+        ("/a project/logs/x", None, False),
         ("/elsewhere/x", None, True),
-        ("/work dirs/x", "auto", True),
+        ("/a projects/x", "auto", True),
         ("/elsewhere/x", "ask", False),
     ],
 )

@@ -115,11 +115,11 @@ def test_odd_text_comes_back_as_it_was(registry: Registry, name: str) -> None:
 
 def test_names_that_are_no_text_are_spelled_out(registry: Registry) -> None:
     """A work dir that is not UTF-8 is kept whole in the spec, found by its name, and shown spelled out."""
-    workdir = os.fsdecode(b"/work/\xff\xfe")
+    workdir = os.fsdecode(b"/project/\xff\xfe")
     added(registry, workdir=workdir, detail=workdir)
     (row,) = registry.rows(workdir=workdir)
     assert row.job.spec.workdir == workdir
-    assert row.job.detail == "/work/\\udcff\\udcfe"
+    assert row.job.detail == "/project/\\udcff\\udcfe"
 
 
 def test_an_event_is_recorded_once(registry: Registry) -> None:
@@ -264,7 +264,7 @@ def test_jobs_are_listed_newest_first_and_filtered(registry: Registry) -> None:
     assert ids() == ["three", "two", "one"]
     assert ids(limit=2) == ["three", "two"]
     assert ids(agent="codex") == ["two", "one"]
-    assert ids(agent="codex", workdir="/work") == ["one"]
+    assert ids(agent="codex", workdir="/project") == ["one"]
     assert ids(state=JobState.DONE) == ["three"]
     assert ids(state=JobState.WAITING) == []
     assert registry.unfinished() == ["one", "two"]
@@ -279,7 +279,7 @@ def test_jobs_are_listed_newest_first_and_filtered(registry: Registry) -> None:
         lambda registry: registry.find_operation("key"),
         lambda registry: list(registry.rows(state=JobState.RUNNING, limit=20)),
         lambda registry: list(registry.rows(agent="codex", limit=20)),
-        lambda registry: list(registry.rows(workdir="/work", limit=20)),
+        lambda registry: list(registry.rows(workdir="/project", limit=20)),
         lambda registry: list(registry.rows(limit=20)),
         lambda registry: registry.unfinished(),
         lambda registry: registry.knows_event("abc", "id"),
