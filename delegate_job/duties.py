@@ -42,6 +42,8 @@ STOP_TIMEOUT = 12.0
 _STOPS = frozenset({Outcome.TIMED_OUT, Outcome.IDLE, Outcome.NEEDS_INPUT, Outcome.CANCELLED, Outcome.LOST})
 """The outcomes after which an agent must not go on working. After the others its session stays open."""
 
+_LAUNCHED = frozenset({JobState.RUNNING, JobState.WAITING, JobState.CHECKING})
+
 _CHECK_KINDS = {
     Verdict.PASSED: Kind.CHECK_PASSED,
     Verdict.FAILED: Kind.CHECK_FAILED,
@@ -69,12 +71,16 @@ class Duties:
         self._enter_at: float | None = None
         self._rejection = ""
         self._rejection_code: int | None = None
-        self._watching = bool(tmux_socket)
+        # An owner that was killed may have seen the agent start and not have written down the socket.
+        launched = owned.job.state in _LAUNCHED and owned.job.owed is not Action.LAUNCH
+        self._watching = bool(tmux_socket) or launched
         # An earlier owner's launch too may have been killed before its runner came to its lock.
         self._runner_due = time.monotonic() + RUNNER_START_TIMEOUT if self._watching else None
         self._unsaved_socket = ""
         self._inherited = owned.job.owed is Action.LAUNCH
         self._exited = False
+        if self._watching and self._in_tmux and not tmux_socket:
+            self._use(self._tmux.socket_path() or "")
 
     @property
     def _job(self) -> Job:
