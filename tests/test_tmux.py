@@ -401,7 +401,7 @@ def test_many_starts_at_once_share_one_server(tmux: Tmux, place: Place) -> None:
 def test_a_session_is_started_while_an_earlier_server_ends(
     place: Place, tmux: Tmux, log: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    """A server that has just lost its last session, whatever it says, does not keep the next from starting."""
+    """Whatever a server says that has just lost its last session, the next session is started."""
     (place.root / "bin").mkdir()
     real = shutil.which("tmux", path=place.environ["PATH"])
     leaves = f'[ -e {place.root}/left ] || {{ touch {place.root}/left; printf "{words}" >&2; exit 1; }}'
