@@ -273,8 +273,6 @@ class Place:
         self._end_supervisors()
         for server in self.tmux_sockets():
             _tmux(server, "kill-server")
-        # A job that lost its owner just now may have had another one started.
-        self._end_supervisors()
         left = self._left()
         for straggler in left:
             with contextlib.suppress(ProcessLookupError):
@@ -296,8 +294,13 @@ class Place:
                     os.kill(int(text), signal.SIGTERM)
 
     def _left(self) -> list[Process]:
+        def ended() -> bool:
+            # A job that lost its owner just now may have had another one started.
+            self._end_supervisors()
+            return not self.processes()
+
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not self.processes(), self.patience)
+            wait_until(ended, self.patience)
         return self.processes()
 
 

@@ -470,13 +470,14 @@ def test_a_registry_of_a_newer_schema(place: Place) -> None:
     """A registry that a newer version made is left as it is: exit 7 for submit, 2 for all others."""
     accepted(place.submit(COMPLETED))
     with contextlib.closing(sqlite3.connect(place.registry / "registry.db")) as database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
         database.execute("PRAGMA user_version = 999")
     assert "newer" in refused(place.submit(COMPLETED), 7)
     for words in (["list"], ["status", "@last"], ["wait"], ["logs", "@last"], ["cancel", "@last"]):
         assert "newer" in refused(place.run(*words), 2)
     with contextlib.closing(sqlite3.connect(place.registry / "registry.db")) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (999,)
-        database.execute("PRAGMA user_version = 1")
+        database.execute(f"PRAGMA user_version = {version}")
     assert len(json.loads(place.run("list", "--json").stdout)) == 1
 
 

@@ -61,8 +61,8 @@ def submit(place: Place, ending: Ending, *options: str) -> str:
 
 
 def strangers(place: Place) -> list[Process]:
-    """Return the living processes of a place that are not in a tmux server's tree."""
-    living = {process.pid: process for process in place.processes()}
+    """Return the living processes of a place's jobs that are not in a tmux server's tree."""
+    living = {process.pid: process for process in place.jobs_processes()}
     return [process for process in living.values() if not _of_tmux(process.pid, living)]
 
 
@@ -95,7 +95,7 @@ def _parent(pid: int) -> int:
 
 def listening(place: Place) -> list[str]:
     """Return the TCP sockets that processes of a place listen on."""
-    held = {link for process in place.processes() for link in _descriptors(process.pid)}
+    held = {link for process in place.jobs_processes() for link in _descriptors(process.pid)}
     rows = [line.split() for name in ("tcp", "tcp6") for line in _table(name)]
     return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held]
 
@@ -212,7 +212,7 @@ def test_a_killed_submit_leaves_its_agent_and_cancel_ends_it(place: Place, seed:
     for name in unfinished(place):
         done = place.run("cancel", name)
         assert (done.returncode, done.stderr) == (0, "")
-    wait_until(lambda: not place.processes(), what=f"the end of everything, killed after {after:.2f} s")
+    wait_until(lambda: not place.jobs_processes(), what=f"the end of everything, killed after {after:.2f} s")
     assert (unfinished(place), temporary(place), partial(place)) == ([], [], [])
     rows = {job["id"] for job in json.loads(place.run("list", "--json").stdout)}
     assert not [path for path in secrets(place) if Path(path).parent.name in rows]
@@ -234,7 +234,7 @@ def test_a_submit_killed_in_mid_launch_leaves_no_agent(place: Place) -> None:
     (name,) = unfinished(place)
     assert agents(place)
     assert place.run("cancel", name).stdout == f"{name} cancelled\n"
-    wait_until(lambda: not place.processes(), what=f"the end of {place.processes()}")
+    wait_until(lambda: not place.jobs_processes(), what=f"the end of {place.jobs_processes()}")
 
 
 def test_a_killed_submit_of_a_running_check_leaves_no_check(place: Place) -> None:
@@ -248,7 +248,7 @@ def test_a_killed_submit_of_a_running_check_leaves_no_check(place: Place) -> Non
     process.kill()
     process.wait(10)
     assert place.run("cancel", name).returncode == 0
-    wait_until(lambda: not place.processes(), what=f"the end of everything: {place.processes()}")
+    wait_until(lambda: not place.jobs_processes(), what=f"the end of everything: {place.jobs_processes()}")
 
 
 def test_many_jobs_leave_nothing(place: Place) -> None:
@@ -259,4 +259,4 @@ def test_many_jobs_leave_nothing(place: Place) -> None:
     running = [place.start(*words) for _ in range(4)]
     assert [process.wait(60) for process in running] == [0] * 4
     assert time.monotonic() - began < 60
-    wait_until(lambda: not place.processes(), what="the end of everything")
+    wait_until(lambda: not place.jobs_processes(), what="the end of everything")
