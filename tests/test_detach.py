@@ -34,7 +34,7 @@ def test_json_is_the_job_as_it_is_at_that_moment(place: Place) -> None:
 
 
 def test_nothing_of_ours_holds_the_callers_pipes(place: Place) -> None:
-    """Whoever reads the output of a detached submit sees its end at once, although the supervisor lives on."""
+    """Whoever reads the output of a detached submit sees its end at once; the supervisor lives on."""
     script = f'out=$({sys.executable} -m delegate_job {{}} | cat); echo "$out" | head -n1'
     words = " ".join(f"'{word}'" for word in place.submit_args(ENDLESS, "--detach", "--close"))
     piped = place.spawn("bash", "-c", script.format(words))
@@ -100,7 +100,7 @@ def test_the_environment_is_that_of_the_submit(place: Place) -> None:
 
 
 def test_wait_any_and_until_on_detached_jobs(place: Place) -> None:
-    """--any gives the first one's code; --until returns at the state, or with the code of an end before it."""
+    """--any gives the first one's code; --until returns at the state, or with the code of an earlier end."""
     ends = submit_detached(place, f"{UNTIL_TOLD}\n{REPORT} error --detail no", "--close")
     stays = submit_detached(place, f"{REPORT} permission_required\nexec sleep 600", "--close")
     assert place.run("wait", stays, "--until", "waiting").returncode == 0
