@@ -269,7 +269,9 @@ def test_without_close_the_session_stays_to_be_read(place: Place) -> None:
     """The session outlives the job and its agent, with what it showed."""
     done = place.submit(f"echo on the screen\n{COMPLETED}")
     name = job_id(done.stdout)
-    wait_until(lambda: "on the screen" in place.tmux("capture-pane", "-p", "-t", f"=dj-{name}:").stdout)
+    # With its history: "Pane is dead" scrolls the screen up by a line.
+    capture = ("capture-pane", "-p", "-S", "-", "-t", f"=dj-{name}:")
+    wait_until(lambda: "on the screen" in place.tmux(*capture).stdout, what="the screen")
 
 
 @pytest.mark.parametrize("words", [("list",), ("logs", "@last"), ("status", "@last")], ids=" ".join)
