@@ -9,18 +9,20 @@ import json
 import os
 import queue
 import resource
+import sqlite3
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
-from delegate_job import locks
+from delegate_job import backups, locks
 from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Event
 from delegate_job.job import Job
 from delegate_job.mqtt import read_connection
 from delegate_job.on_event import OnEvent
 from delegate_job.paths import RegistryPaths
-from delegate_job.registry import Registry
+from delegate_job.registry import DamagedError, Registry
 from delegate_job.rows import Row
 from delegate_job.starter import GATE, ownerless
 from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals, own_lock
@@ -33,6 +35,8 @@ IDLE_AFTER = 60.0
 """Seconds without a job to own after which it ends."""
 LOOK_EVERY = 0.25
 """Seconds between two looks for jobs without an owner."""
+BACKUP_WHEN_IDLE = 5.0
+"""Seconds without a job after which what was done is backed up."""
 PORT = "broker_port"
 """The name of the registry's setting that remembers the broker's port."""
 FILES_WANTED = 65536
@@ -55,10 +59,10 @@ class Background:
         self._registry = registry
         self._idle_after = idle_after
         self._embedded: EmbeddedWire | None = None
-        self._log = _Log(registry)
+        self.listener = _Log(registry)
         self._supervisor = Supervisor(
             registry,
-            self._log,
+            self.listener,
             self._wire_for,
             inbox,
             leaves_on=frozenset(SIGNALS),
@@ -68,22 +72,48 @@ class Background:
         self._next_look = 0.0
         self._idle_since = time.monotonic()
         self._refused: dict[str, float] = {}
+        self._next_backup = 0.0
+        self._worked = False
 
     def run(self) -> None:
-        """Own what there is to own until there is nothing, or until a signal comes."""
+        """Own what there is to own until there is nothing, or until a signal comes.
+
+        DamagedError when the registry's file was found damaged: its jobs are let go.
+        """
+        if self._registry.repaired:
+            self.listener.warn(self._registry.repaired)
         self._supervisor.run(stay=self._stay)
-        self._log.stop()
+        self.listener.stop()
 
     def _stay(self) -> bool:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
+            self._look_after_registry(now)
             self._adopt(now)
         if len(self._supervisor):
             self._idle_since = now
+            self._worked = True
         if now - self._idle_since < self._idle_after:
             return True
         return self._has_come()
+
+    def _look_after_registry(self, now: float) -> None:
+        """Check the registry's file and make a backup: at the start, now and then, and after work."""
+        if self._registry.paths.damaged.exists():
+            raise DamagedError(f"the registry {self._registry.paths.database} is damaged")
+        is_idle = now - self._idle_since > BACKUP_WHEN_IDLE
+        if now >= self._next_backup or (is_idle and self._worked):
+            self._next_backup = now + backups.EVERY
+            self._worked = False
+            # Not in the way of the jobs: it reads the whole file.
+            threading.Thread(target=self._back_up, name="backup", daemon=True).start()
+
+    def _back_up(self) -> None:
+        try:
+            backups.back_up(self._registry.paths)
+        except (OSError, sqlite3.Error, DelegateJobError) as error:
+            self.listener.warn(f"no backup of the registry: {error}")
 
     def _has_come(self) -> bool:
         """Look once more, under the registry's lock; from there on the next job starts a new supervisor."""
@@ -106,7 +136,7 @@ class Background:
             except (DelegateJobError, OSError) as error:
                 # Not ours to own (another host, a directory that is gone): say so, seldom, and go on.
                 self._refused[job_id] = now + 60.0
-                self._log.warn(f"job {job_id}: {error}")
+                self.listener.warn(f"job {job_id}: {error}")
 
     def _adopt_one(self, job_id: str) -> None:
         lock = own_lock(self._registry, job_id)
@@ -200,7 +230,18 @@ def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> No
         os.ftruncate(lock, 0)
         os.write(lock, b"%d\n" % os.getpid())
         with hearing_signals() as inbox:
-            Background(registry, inbox, idle_after=idle_after, max_checks=max_checks).run()
+            while not _run(Background(registry, inbox, idle_after=idle_after, max_checks=max_checks)):
+                pass
+
+
+def _run(background: "Background") -> bool:
+    """Run it to its end; False when the registry was damaged on the way: the next one has it repaired."""
+    try:
+        background.run()
+    except DamagedError as error:
+        background.listener.warn(error.message)
+        return False
+    return True
 
 
 def _close_gate() -> None:

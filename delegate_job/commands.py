@@ -29,6 +29,8 @@ CANCEL_TIMEOUT = 20.0
 def open_registry(registry_dir: str | None) -> Iterator[Registry]:
     """Open the registry that the options and the settings name; see at the end that each job has an owner."""
     with Registry(RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ))) as registry:
+        if registry.repaired:
+            _warn(registry.repaired)
         yield registry
         sys.stdout.flush()
         starter.ensure_running_for_ownerless(registry, os.environ)

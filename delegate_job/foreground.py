@@ -85,9 +85,12 @@ def retry(
 
 def _registry(paths: RegistryPaths) -> Registry:
     try:
-        return Registry(paths)
+        registry = Registry(paths)
     except RegistryError as error:
         raise NotStartedError(error.message, hint=error.hint) from error
+    if registry.repaired:
+        print(f"warning: {registry.repaired}", file=sys.stderr, flush=True)
+    return registry
 
 
 class Submit:

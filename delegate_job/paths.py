@@ -69,6 +69,21 @@ class RegistryPaths(NamedTuple):
         return self.root / "registry.db"
 
     @property
+    def backups(self) -> Path:
+        """The directory of the registry's own backups."""
+        return self.root / "backups"
+
+    @property
+    def damaged(self) -> Path:
+        """A mark: the SQLite file was seen to be damaged."""
+        return self.root / "damaged"
+
+    @property
+    def repair_lock(self) -> Path:
+        """Held (flock) by who repairs a damaged SQLite file."""
+        return self.root / "repair.lock"
+
+    @property
     def gate(self) -> Path:
         """The registry's lock: held while a supervisor is started or decides to end."""
         return self.root / "gate.lock"
@@ -126,6 +141,11 @@ class JobPaths(NamedTuple):
     def check_lock(self) -> Path:
         """Held (flock) by a running check; its text is the check's process id."""
         return self.root / "check.lock"
+
+    @property
+    def spec(self) -> Path:
+        """What was asked for, as the registry has it too."""
+        return self.root / "spec.json"
 
     @property
     def launch(self) -> Path:

@@ -4,7 +4,6 @@ Not the audit directory (what agents claim), not MQTT (what is announced): both 
 """
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -19,23 +18,23 @@ from delegate_job.rows import (
     Progress,
     Recorded,
     Row,
+    event_columns,
     job_columns,
+    new_job_columns,
     progress_columns,
     recorded_of,
     row_of,
-    spec_text,
     storable,
 )
 from delegate_job.schema import MIGRATIONS, VERSION
+from delegate_job.storage import BUSY_HINT, DamagedError, StorageFullError, is_suspect, told
+
+__all__ = ["BUSY_TIMEOUT", "MAX_PARALLEL", "DamagedError", "Registry", "StorageFullError"]
 
 MAX_PARALLEL = "max_parallel"
 """The name of the setting that says how many jobs may run at once."""
 BUSY_TIMEOUT = 10.0
 """Seconds a writer waits for another one."""
-
-
-class StorageFullError(RegistryError):
-    """The disk is full or a write failed; the same call may work later."""
 
 
 class Registry:
@@ -46,16 +45,75 @@ class Registry:
 
     def __init__(self, paths: RegistryPaths) -> None:
         self.paths = paths
-        with _told(paths):
+        self.repaired: str | None = None
+        """One line for the user when the file was found damaged, and what was done about it."""
+        self._opened = 0
+        with told(paths):
             paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             paths.jobs.mkdir(mode=0o700, exist_ok=True)
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._open_file()
+        except DamagedError:
+            self._open_file()  # It is marked now, and so repaired.
+
+    def _open_file(self) -> None:
+        """Open the file; one that may be damaged is looked at first, and repaired."""
+        paths = self.paths
+        with told(paths):
+            if is_suspect(paths):
+                self._repair()
+            if not os.access(paths.root, os.W_OK):
+                self._open_to_read()
+                return
             # Born private, and SQLite gives its other files the same mode. Only if missing: to close a second
             # descriptor of a database would free this process's locks on it (sqlite.org/howtocorrupt.html).
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(paths.database, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._opened += 1
             self._db = sqlite3.connect(paths.database, timeout=BUSY_TIMEOUT, isolation_level=None)
             self._db.row_factory = sqlite3.Row
+            self._inode = paths.database.stat().st_ino
             self._prepare()
+
+    def _open_to_read(self) -> None:
+        """Open a registry that nobody can write, on a read-only file system say."""
+        wal = self.paths.root / f"{self.paths.database.name}-wal"
+        # Without a place for its index SQLite reads no write-ahead log (sqlite.org/wal.html#readonly).
+        how = "mode=ro" if wal.exists() else "mode=ro&immutable=1"
+        uri = f"{self.paths.database.as_uri()}?{how}"
+        self._db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._inode = self.paths.database.stat().st_ino
+
+    def _repair(self) -> None:
+        from delegate_job import backups
+
+        done = backups.repair(self.paths)
+        self.repaired = str(done) if done else self.repaired
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn errors into ours; go over to the file that a repair has put in a damaged one's place."""
+        if not self._db.in_transaction:
+            self._keep_up()
+        try:
+            with told(self.paths):
+                yield
+        except DamagedError:
+            self._inode = 0  # The next call opens the file again, and has it repaired.
+            raise
+
+    def _keep_up(self) -> None:
+        try:
+            is_same = self.paths.database.stat().st_ino == self._inode
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            self._db.close()
+            self._open()
 
     def close(self) -> None:
         """Close the file."""
@@ -80,7 +138,7 @@ class Registry:
                 hint="upgrade delegate-job, or name another registry with --registry-dir",
             )
         if not retry_until(self._use_wal, timeout=BUSY_TIMEOUT):
-            raise RegistryError(f"the registry {self.paths.root} is busy", hint=_HINTS[sqlite3.SQLITE_BUSY])
+            raise RegistryError(f"the registry {self.paths.root} is busy", hint=BUSY_HINT)
         self._db.execute("PRAGMA synchronous = FULL")
         self._migrate()
 
@@ -104,7 +162,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _told(self.paths):
+        with self._told():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -120,15 +178,7 @@ class Registry:
     def add(self, job: Job, event: Event) -> Row:
         """Add a new job with its first event; `sqlite3.IntegrityError` when the operation id is taken."""
         with self._transaction():
-            values = job_columns(job) | {
-                "id": job.id,
-                "spec": spec_text(job.spec),
-                "agent": job.spec.agent,
-                "workdir": job.spec.workdir,
-                "operation_id": job.spec.operation_id,
-                "created_at": job.created_at,
-                "timeout_left": job.spec.timeout,
-            }
+            values = new_job_columns(job)
             names, marks = ", ".join(values), ", ".join("?" * len(values))
             # The column names are ours; every value is bound.
             insert = f"INSERT INTO jobs ({names}) VALUES ({marks})"  # noqa: S608
@@ -213,20 +263,11 @@ class Registry:
             raise RegistryError(f"job {job_id} has another owner now")
 
     def _insert_event(self, event: Event, *, applied: bool) -> int | None:
+        columns = event_columns(event, applied=applied)
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         done = self._db.execute(
-            "INSERT OR IGNORE INTO events (job_id, id, kind, source, at, received_at, detail, data, applied)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                event.job_id,
-                event.id,
-                event.kind,
-                event.source,
-                event.at,
-                event.received_at,
-                storable(event.detail),
-                json.dumps(dict(event.data)),
-                applied,
-            ),
+            f"INSERT OR IGNORE INTO events ({names}) VALUES ({marks})",  # noqa: S608 - our own column names
+            tuple(map(storable, columns.values())),
         )
         return done.lastrowid if done.rowcount == 1 else None
 
@@ -234,12 +275,12 @@ class Registry:
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed (PRAGMA data_version)."""
-        with _told(self.paths):
-            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+        with self._told():
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0]) + (self._opened << 32)
 
     def row(self, job_id: str) -> Row:
         """Return one job by its whole id."""
-        with _told(self.paths):
+        with self._told():
             found = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if found is None:
             raise UnknownJobError(f"no job {job_id}", hint="`delegate-job list` shows all jobs")
@@ -247,13 +288,13 @@ class Registry:
 
     def has(self, job_id: str) -> bool:
         """Return whether there is a job with this id."""
-        with _told(self.paths):
+        with self._told():
             query = "SELECT 1 FROM jobs WHERE id = ?"
             return self._db.execute(query, (job_id,)).fetchone() is not None
 
     def find(self, beginning: str) -> Row:
         """Return the job with this id, or this unique beginning of one; `@last` is the newest."""
-        with _told(self.paths):
+        with self._told():
             if beginning == "@last":
                 found = self._db.execute("SELECT * FROM jobs ORDER BY number DESC LIMIT 1").fetchall()
             elif not beginning:
@@ -280,7 +321,7 @@ class Registry:
 
     def find_operation(self, operation_id: str) -> Row | None:
         """Return the job that was submitted with this operation id."""
-        with _told(self.paths):
+        with self._told():
             query = "SELECT * FROM jobs WHERE operation_id = ?"
             found = self._db.execute(query, (storable(operation_id),)).fetchone()
         return None if found is None else row_of(found)
@@ -299,7 +340,7 @@ class Registry:
         where = " AND ".join(f"{name} = ?" for name in given) or "1"
         # Column names are the three above; a negative limit is none (sqlite.org/lang_select.html).
         query = f"SELECT * FROM jobs WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608
-        with _told(self.paths):
+        with self._told():
             for found in self._db.execute(
                 query, (*map(storable, given.values()), -1 if limit is None else limit)
             ):
@@ -309,14 +350,14 @@ class Registry:
         """Return the ids of all jobs that need an owner, oldest first: not done, or something still owed."""
         # Word for word the condition of the index jobs_unsettled, so that SQLite uses it.
         query = "SELECT id FROM jobs WHERE state <> 'done' OR owed IS NOT NULL ORDER BY number"
-        with _told(self.paths):
+        with self._told():
             return [row["id"] for row in self._db.execute(query)]
 
     def unfinished(self) -> list[str]:
         """Return the ids of all jobs that are not done, oldest first."""
         live = [state for state in JobState if state is not JobState.DONE]
         marks = ", ".join("?" * len(live))
-        with _told(self.paths):
+        with self._told():
             found = self._db.execute(
                 f"SELECT id FROM jobs WHERE state IN ({marks}) ORDER BY number",  # noqa: S608 - only marks
                 live,
@@ -325,7 +366,7 @@ class Registry:
 
     def get(self, name: str) -> str | None:
         """Return a setting of the whole registry."""
-        with _told(self.paths):
+        with self._told():
             found = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if found is None else str(found["value"])
 
@@ -335,7 +376,7 @@ class Registry:
         if most is None:
             return True
         waiting, done = JobState.REGISTERED, JobState.DONE
-        with _told(self.paths):
+        with self._told():
             (before,) = self._db.execute(
                 "SELECT count(*) FROM jobs WHERE state NOT IN (?, ?) OR (state = ? AND number <"
                 " (SELECT number FROM jobs WHERE id = ?))",
@@ -345,41 +386,13 @@ class Registry:
 
     def knows_event(self, job_id: str, event_id: str) -> bool:
         """Return whether an event with this id was recorded for the job."""
-        with _told(self.paths):
+        with self._told():
             query = "SELECT 1 FROM events WHERE job_id = ? AND id = ?"
             return self._db.execute(query, (job_id, event_id)).fetchone() is not None
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Recorded]:
         """Yield the events of a job in the order in which they were recorded, one at a time."""
-        with _told(self.paths):
+        with self._told():
             query = "SELECT * FROM events WHERE job_id = ? AND sequence > ? ORDER BY sequence"
             for found in self._db.execute(query, (job_id, after)):
                 yield recorded_of(found)
-
-
-@contextlib.contextmanager
-def _told(paths: RegistryPaths) -> Iterator[None]:
-    """Turn what SQLite and the file system say into one line for the user."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        kind = StorageFullError if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR} else RegistryError
-        raise kind(f"the registry {paths.database}: {error}", hint=_HINTS.get(code)) from error
-    except OSError as error:
-        raise RegistryError(
-            f"the registry {paths.root}: {error.strerror}", hint="name another one with --registry-dir"
-        ) from error
-
-
-_HINTS = {
-    sqlite3.SQLITE_FULL: "make room on the disk",
-    sqlite3.SQLITE_IOERR: "look at the disk: space, rights, health",
-    sqlite3.SQLITE_READONLY: "the registry must be writable; name another one with --registry-dir",
-    sqlite3.SQLITE_CANTOPEN: "the registry must be readable; name another one with --registry-dir",
-    sqlite3.SQLITE_BUSY: "another process is writing for long; try again",
-    sqlite3.SQLITE_NOTADB: "this file is no registry; name another one with --registry-dir",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged; name another one with --registry-dir",
-}

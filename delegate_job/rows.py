@@ -52,7 +52,8 @@ def spec_text(spec: JobSpec) -> str:
     return json.dumps({field.name: getattr(spec, field.name) for field in fields(spec)})
 
 
-def _spec(text: str) -> JobSpec:
+def spec_of(text: str) -> JobSpec:
+    """Return the spec that `spec_text` has written; ValueError or TypeError when it is none."""
     known = {field.name for field in fields(JobSpec)}
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
@@ -82,6 +83,35 @@ _JOB_FIELDS = (
 def job_columns(job: Job) -> dict[str, Any]:
     """Return the columns that a transition may change."""
     return {name: getattr(job, name) for name in _JOB_FIELDS}
+
+
+def new_job_columns(job: Job) -> dict[str, Any]:
+    """Return the columns of a job that is new."""
+    return job_columns(job) | {
+        "id": job.id,
+        "spec": spec_text(job.spec),
+        "agent": job.spec.agent,
+        "workdir": job.spec.workdir,
+        "operation_id": job.spec.operation_id,
+        "created_at": job.created_at,
+        "timeout_left": job.spec.timeout,
+    }
+
+
+def event_columns(event: Event, *, applied: bool, sequence: int | None = None) -> dict[str, Any]:
+    """Return the columns of an event; without a sequence number SQLite gives it the next one."""
+    return {
+        "sequence": sequence,
+        "job_id": event.job_id,
+        "id": event.id,
+        "kind": event.kind,
+        "source": event.source,
+        "at": event.at,
+        "received_at": event.received_at,
+        "detail": event.detail,
+        "data": json.dumps(dict(event.data)),
+        "applied": applied,
+    }
 
 
 def progress_columns(progress: Progress) -> dict[str, Any]:
@@ -117,7 +147,7 @@ def row_of(found: sqlite3.Row) -> Row:
 
 def _job(found: sqlite3.Row) -> Job:
     return Job(
-        spec=_spec(found["spec"]),
+        spec=spec_of(found["spec"]),
         created_at=found["created_at"],
         state=JobState(found["state"]),
         outcome=Outcome(found["outcome"]) if found["outcome"] else None,

@@ -31,7 +31,7 @@ def ownerless(registry: Registry) -> list[str]:
 
 def ensure_running_for_ownerless(registry: Registry, environ: Mapping[str, str]) -> None:
     """Start the registry's supervisor when an unfinished job has no owner and there is no supervisor."""
-    if not is_running(registry.paths) and ownerless(registry):
+    if not is_running(registry.paths) and os.access(registry.paths.root, os.W_OK) and ownerless(registry):
         ensure_running(registry.paths, environ)
 
 

@@ -24,7 +24,7 @@ from delegate_job.job import Job, JobSpec
 from delegate_job.mqtt import Address, Connection, parse_url, write_connection
 from delegate_job.paths import JobPaths, RegistryPaths, absolute
 from delegate_job.registry import Registry
-from delegate_job.rows import Row
+from delegate_job.rows import Row, spec_text
 from delegate_job.settings import Settings
 from delegate_job.tmux import Tmux
 from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
@@ -239,6 +239,7 @@ def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, o
     spec = _with_log_dir(planned.spec, paths)
     undo.callback(_remove_empty, spec.log_dir)
     _write_private(paths.prompt, planned.prompt)
+    _write_private(paths.spec, spec_text(spec).encode())
     write_environ(paths.environ, planned.environ)
     _write_connection(spec, registry.paths, planned.broker)
     wire = _wire(spec, paths, planned.broker, owned=owned)

@@ -21,7 +21,7 @@ from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Kind
 from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, Reported, Signalled
 from delegate_job.owner import CheckSlots, Listener, OwnedJob
-from delegate_job.registry import Registry, StorageFullError
+from delegate_job.registry import DamagedError, Registry, StorageFullError
 from delegate_job.rows import Row
 from delegate_job.wire import Hears, Wire
 
@@ -33,6 +33,7 @@ TICK = 0.5
 SECOND_CHANCE = 2.0
 """Seconds after a first Ctrl-C in which a second one cancels instead."""
 _RETRY_FULL = 1.0
+_MOST_DAMAGES = 5
 STOP_TIMEOUT = 3.0
 """Seconds that the end waits for the last words to external brokers."""
 
@@ -76,6 +77,7 @@ class Supervisor:
             caught_up=lambda wire: inbox.put(CaughtUp(id(wire))),
         )
         self._was_full = False
+        self._damages = 0
         self._next_tick = 0.0
         self._leave_at: float | None = None
         self._cancelled = False
@@ -118,11 +120,23 @@ class Supervisor:
         gc.enable()
         try:
             while ((stays := stay()) or self._jobs) and not self._leaves():
-                self._work()
-                if stays or self._jobs:
-                    self._hear()
+                with self._bearing_damage():
+                    self._work()
+                    if stays or self._jobs:
+                        self._hear()
         finally:
             self._shut_down()
+
+    @contextlib.contextmanager
+    def _bearing_damage(self) -> Iterator[None]:
+        """Go on after a damaged registry was met: the next look at it has it repaired."""
+        try:
+            yield
+        except DamagedError as error:
+            self._damages += 1
+            if self._damages > _MOST_DAMAGES:
+                raise
+            self._listener.warn(error.message)
 
     def _work(self) -> None:
         self._launch_next()
@@ -161,10 +175,10 @@ class Supervisor:
                 self._step(self._jobs[job_id])
 
     def _step(self, owned: OwnedJob) -> None:
-        """Step one job; when the disk is full, say so once and try again until it is not."""
+        """Step one job; when the disk is full or the registry damaged, say so once and try again."""
         try:
             owned.step()
-        except StorageFullError as error:
+        except (StorageFullError, DamagedError) as error:
             if not self._was_full:
                 self._listener.warn(f"{error.message}; trying again")
             self._was_full = True

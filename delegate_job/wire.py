@@ -247,7 +247,7 @@ def _listen(port: int, socket_path: Path | None) -> list[socket.socket]:
 
 def remove_dead_socket(path: Path) -> None:
     """Remove the Unix socket of an embedded broker whose process was killed; one that is served stays."""
-    from delegate_job_broker.listeners import remove_unix_socket, unix_socket_path
+    from delegate_job_broker import remove_unix_socket, unix_socket_path
 
     remove_unix_socket(unix_socket_path(path))
 

@@ -141,9 +141,10 @@ class Havoc:
         while self.kills.total() < kills:
             self._keep_busy()
             self._see_owners()
-            self._strike()
+            struck = self._strike()
             self._count_steps()
-            time.sleep(self.random.uniform(0.0, 0.25))
+            # A supervisor needs a while to get on with anything at all.
+            time.sleep(self.random.uniform(0.0, 1.5 if struck == "supervisor" else 0.25))
         self._settle()
 
     # -- jobs
@@ -203,11 +204,11 @@ class Havoc:
 
     # -- kills
 
-    def _strike(self) -> None:
+    def _strike(self) -> str:
         found = [(kind, pid, job) for kind, pid, job in self._victims() if kind in WEIGHTS]
         kinds = sorted({kind for kind, _, _ in found})
         if not kinds:
-            return
+            return ""
         (chosen,) = self.random.choices(kinds, [WEIGHTS[kind] for kind in kinds])
         pid, job = self.random.choice(sorted((pid, job) for kind, pid, job in found if kind == chosen))
         if chosen in {"agent", "runner"}:
@@ -217,6 +218,7 @@ class Havoc:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.kills[chosen] += 1
+        return chosen
 
     def _victims(self) -> Iterator[tuple[str, int, str]]:
         for process in self.place.processes():

@@ -462,24 +462,17 @@ def test_a_migration_is_whole_or_not_at_all(paths: RegistryPaths, monkeypatch: p
         assert "half" not in {row["name"] for row in registry._db.execute("PRAGMA table_info(jobs)")}
 
 
-@pytest.mark.parametrize(
-    ("damage", "line"),
-    [
-        (lambda file: file.write_bytes(b"no database at all, but long enough" * 40), "no registry"),
-        (lambda file: file.write_bytes(file.read_bytes()[:100] + b"\xff" * 3000), "damaged"),
-        (lambda file: (file.unlink(), file.mkdir()), "must be readable"),
-    ],
-)
-def test_a_damaged_registry_is_one_line(place: Place, damage: Callable[[Path], object], line: str) -> None:
-    """What is no registry, or was one, gives an error and a hint, never a traceback."""
+def test_a_registry_that_cannot_be_opened_is_one_line(place: Place) -> None:
+    """What cannot be a registry gives an error and a hint, never a traceback."""
     with Registry(RegistryPaths(place.registry)) as registry:
         added(registry)
-    damage(place.registry / "registry.db")
+    (place.registry / "registry.db").unlink()
+    (place.registry / "registry.db").mkdir()
     failed = place.run("list")
     assert failed.returncode == 2
     error, hint = failed.stderr.splitlines()
     assert error.startswith(f"error: the registry {place.registry}")
-    assert line in hint
+    assert "must be readable" in hint
 
 
 # -- a full disk

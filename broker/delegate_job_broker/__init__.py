@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .access import AccessList, Grant
     from .errors import BrokerError
     from .limits import Limits
-    from .listeners import listen_on_loopback, listen_on_unix, unix_socket_path
+    from .listeners import listen_on_loopback, listen_on_unix, remove_unix_socket, unix_socket_path
     from .thread import BrokerThread
     from .version import AMQTT_VERSION, check_amqtt_version
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_amqtt_version",
     "listen_on_loopback",
     "listen_on_unix",
+    "remove_unix_socket",
     "unix_socket_path",
 ]
 
@@ -44,6 +45,7 @@ _HOMES = {
     "check_amqtt_version": "version",
     "listen_on_loopback": "listeners",
     "listen_on_unix": "listeners",
+    "remove_unix_socket": "listeners",
     "unix_socket_path": "listeners",
 }
 
