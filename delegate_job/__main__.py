@@ -40,6 +40,8 @@ def _main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001 - the one place that may: no traceback reaches the user
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return 130  # Python 3.11 wraps one that comes while an import makes a class.
         return _explain(_unwritten_stdout() or error, argv)
     return code
 
