@@ -34,7 +34,7 @@ def running(place: Place, request: pytest.FixtureRequest) -> Iterator[str]:
 def noise(seed: int, name: str) -> Iterator[bytes]:
     """Yield payloads from nearly right to sheer nonsense."""
     dice = random.Random(seed)
-    good = {
+    good: dict[str, object] = {
         "id": "x",
         "job_id": name,
         "kind": "progress",

@@ -6,7 +6,8 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,54 @@ def test_a_read_only_registry_can_be_read(place: Place) -> None:
         assert refused.stderr.count("\n") <= 2
     finally:
         subprocess.run(["umount", "-l", str(place.registry)], check=True)
+
+
+@pytest.fixture
+def small_disk(place: Place) -> Iterator[Path]:
+    """Put the registry and the work dir on a file system of 3 MB."""
+    disk = place.root / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting wants root")
+    for path in (place.registry, place.work):
+        if path.exists():
+            path.rmdir()
+        (disk / path.name).mkdir(mode=0o700)
+        path.symlink_to(disk / path.name)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on the disk."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    return ballast
+
+
+@pytest.mark.parametrize("options", [(), ("--detach",)])
+def test_a_full_disk_only_delays(place: Place, small_disk: Path, options: tuple[str, ...]) -> None:
+    """Full at report, commit and log: a report is refused or recorded, never half; with room all goes on."""
+    agent = (
+        f"{REPORT} started\nuntil [ -e {place.root}/go ]; do sleep 0.05; done\n"
+        f"until {REPORT} completed >/dev/null 2>&1; do sleep 0.1; done"
+    )
+    owner = place.start(*place.submit_args(agent, "--close", *options), stderr=subprocess.DEVNULL)
+    name = place.await_job()
+    place.await_state(name, "running")
+    ballast = fill(small_disk)
+    refused = place.run("publish", "--event", "progress", "--job", name, "--detail", "z" * 9000)
+    assert refused.returncode in {0, 2}
+    (place.root / "go").touch()
+    time.sleep(1.5)  # The owner, too, shall meet the full disk.
+    assert place.run("status", name).returncode == 0
+    ballast.unlink()
+    assert place.run("wait", name, timeout=60).returncode == 0
+    assert owner.wait(20) == 0
+    kinds = [json.loads(line)["kind"] for line in place.run("logs", name, "--json").stdout.splitlines()]
+    assert kinds.count("completed") == 1
