@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from delegate_job import briefing, launcher
+from delegate_job import briefing, launcher, locks
 from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.audit import AuditDir
 from delegate_job.clocks import STALLED_AFTER
@@ -39,7 +39,7 @@ PASTE_PAUSE = 0.4
 STOP_TIMEOUT = 12.0
 """Seconds in which a stopped agent's processes must be gone: the runner's own limits and some more."""
 
-_STOPS = frozenset({Outcome.TIMED_OUT, Outcome.IDLE, Outcome.NEEDS_INPUT, Outcome.CANCELLED, Outcome.LOST})
+_STOPS = frozenset(Outcome) - {Outcome.ACCEPTED, Outcome.REJECTED, Outcome.FAILED}
 """The outcomes after which an agent must not go on working. After the others its session stays open."""
 
 _LAUNCHED = frozenset({JobState.RUNNING, JobState.WAITING, JobState.CHECKING})
@@ -62,7 +62,6 @@ class Duties:
         self._registry = registry
         self._listener = listener
         self._paths = owned.paths
-        self._prompt = self._paths.prompt.read_bytes()
         self._environ = read_environ(self._paths.environ)
         self._tmux = Tmux(socket=tmux_socket) if tmux_socket else Tmux(label=registry.paths.tmux_label)
         self._screen = self._new_screen()
@@ -79,6 +78,7 @@ class Duties:
         self._unsaved_socket = ""
         self._inherited = owned.job.owed is Action.LAUNCH
         self._exited = False
+        self._ends_session = False
         if self._watching and self._in_tmux and not tmux_socket:
             self._use(self._tmux.socket_path() or "")
 
@@ -180,15 +180,16 @@ class Duties:
 
     def _brief(self, *, rejection: str | None = None) -> None:
         spec = self._job.spec
+        prompt = self._paths.prompt.read_bytes()
         brief = briefing.describe(
             spec,
             self._registry.paths,
-            prompt=self._prompt,
+            prompt=prompt,
             environ=self._environ,
             rejection=rejection,
             attempt=self._job.attempt,
         )
-        briefing.write(brief, spec, self._paths, prompt=self._prompt)
+        briefing.write(brief, spec, self._paths, prompt=prompt)
         if not brief.in_tmux:
             self._listener.task(self._job, brief.instructions)
             self._owned.say(Kind.SPAWNED)
@@ -225,7 +226,7 @@ class Duties:
         # Its last words may stand in the file since the look: `exited` is more than `vanished`.
         said_all = self._owned.drain() and not self._exited
         if said_all and self._job.state not in {JobState.CHECKING, JobState.DONE}:
-            launcher.end_orphans(self._paths)
+            # What the runner left behind is ended by what is owed next, a close or another launch.
             self._exited = True
             self._owned.say(Kind.VANISHED, why)
 
@@ -239,7 +240,6 @@ class Duties:
         self._busy = Action.CHECK
         self._stop_check.clear()
         spec, attempt, registry_dir = self._job.spec, self._job.attempt, self._registry.paths.root
-        validation.end_leftover(self._paths)
         self._owned.in_background(
             Action.CHECK,
             lambda: validation.run(
@@ -350,22 +350,26 @@ class Duties:
         self._busy = Action.CLOSE
         # An owner that was killed in mid-launch has not written down the socket; the runner's record tells.
         self._watching = self._watching or launcher.runner_state(self._paths) is not RunnerState.STARTING
-        if self._job.attempt:  # An owner that was killed has left its check running.
-            from delegate_job import validation
-
-            validation.end_leftover(self._paths)
-        stops = self._in_tmux and (self._job.outcome in _STOPS or self._job.spec.close)
-        if stops and self._watching:
-            self._owned.in_background(
-                Action.CLOSE, lambda: launcher.stop_agent(self._paths, timeout=STOP_TIMEOUT)
-            )
+        # Each launch makes this file. Without it (the directory was removed) only tmux can end the agent.
+        self._ends_session = self._job.spec.close or not self._paths.runner_lock.exists()
+        stops = self._in_tmux and self._watching and (self._job.outcome in _STOPS or self._job.spec.close)
+        if stops or locks.is_held(self._paths.check_lock):
+            self._owned.in_background(Action.CLOSE, lambda: self._end(agent=stops))
         else:
             self._owned.finished(Finished(self._job.id, Action.CLOSE, None))
+
+    def _end(self, *, agent: bool) -> None:
+        """End what may still run, in a thread of its own: it takes seconds to end what does not want to."""
+        from delegate_job import validation
+
+        validation.end_leftover(self._paths)  # An owner that was killed has left its check running.
+        if agent:
+            launcher.stop_agent(self._paths, timeout=STOP_TIMEOUT)
 
     def _finish_close(self, result: Any) -> None:
         if isinstance(result, Exception):
             self._listener.warn(f"the agent could not be ended: {one_line(result)}")
-        if self._job.spec.close and self._in_tmux and self._watching:
+        if self._ends_session and self._in_tmux and self._watching:
             with contextlib.suppress(TmuxError):
                 self._tmux.kill_session(self._job.spec.session)
         self._forget_secrets()
@@ -379,8 +383,8 @@ class Duties:
             known = read_connection(self._paths.connection)
             forgotten = known._replace(broker=None, observer=None, unix_socket=None)
             write_connection(self._paths.connection, forgotten)
-        except OSError:
-            # A full disk: better nobody knows the job's addresses than that its tokens stay.
+        except (OSError, ValueError):
+            # A full disk, a damaged file: better nobody knows the job's addresses than that its tokens stay.
             self._paths.connection.unlink(missing_ok=True)
 
     def _keep_result(self) -> None:
