@@ -13,10 +13,11 @@ import sqlite3
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+import traceback
+from typing import TYPE_CHECKING, NamedTuple
 
 from delegate_job import backups, locks
-from delegate_job.errors import DelegateJobError, RegistryError
+from delegate_job.errors import DelegateJobError, RegistryError, one_line
 from delegate_job.events import Event
 from delegate_job.job import Job
 from delegate_job.mqtt import read_connection
@@ -37,12 +38,19 @@ LOOK_EVERY = 0.25
 """Seconds between two looks for jobs without an owner."""
 BACKUP_WHEN_IDLE = 5.0
 """Seconds without a job after which what was done is backed up."""
+REFUSED_FOR = 10.0
+"""Seconds for which a job that could not be owned is left alone."""
 PORT = "broker_port"
 """The name of the registry's setting that remembers the broker's port."""
 FILES_WANTED = 65536
 _FILES_A_JOB = 6
 """Descriptors that a job may need at once: its lock, a check's pipes and log, a client of the broker."""
 _FILES_OF_OURS = 128
+
+
+class _Refusal(NamedTuple):
+    until: float
+    why: str
 
 
 class Background:
@@ -65,13 +73,14 @@ class Background:
             self.listener,
             self._wire_for,
             inbox,
+            dropped=self._refuse,
             leaves_on=frozenset(SIGNALS),
             max_checks=max_checks,
             max_jobs=_room_for_jobs(),
         )
         self._next_look = 0.0
         self._idle_since = time.monotonic()
-        self._refused: dict[str, float] = {}
+        self._refused: dict[str, _Refusal] = {}
         self._next_backup = 0.0
         self._worked = False
 
@@ -120,7 +129,7 @@ class Background:
         gate = locks.acquire(self._registry.paths.gate, wait=1.0)
         if gate is None:
             return True
-        if ownerless(self._registry):
+        if set(ownerless(self._registry)) - set(self._refused):
             os.close(gate)
             self._next_look = 0.0
             return True
@@ -128,17 +137,31 @@ class Background:
         return False
 
     def _adopt(self, now: float) -> None:
-        for job_id in self._registry.unsettled():
-            if job_id in self._supervisor or self._refused.get(job_id, 0.0) > now:
+        """Own what nobody owns; of many jobs a part, so that those that are owned are heard in between."""
+        unsettled = self._registry.unsettled()
+        self._refused = {job_id: self._refused[job_id] for job_id in unsettled if job_id in self._refused}
+        for job_id in unsettled:
+            if job_id in self._supervisor or (job_id in self._refused and self._refused[job_id].until > now):
                 continue
+            if time.monotonic() - now > LOOK_EVERY:
+                self._next_look = 0.0
+                return
             try:
                 self._adopt_one(job_id)
-            except (DelegateJobError, OSError) as error:
-                # Not ours to own (another host, a directory that is gone): say so, seldom, and go on.
-                self._refused[job_id] = now + 60.0
-                self.listener.warn(f"job {job_id}: {error}")
+            except Exception as error:  # noqa: BLE001 - whatever it was, the other jobs must go on
+                self._refuse(job_id, error)
+
+    def _refuse(self, job_id: str, error: Exception) -> None:
+        """Leave a job alone for a while, and say why once: it is another host's, say, or a fault of ours."""
+        before = self._refused.get(job_id)
+        why = f"job {job_id}: {one_line(error)}"
+        if before is None or before.why != why:
+            self.listener.warn(why, None if isinstance(error, DelegateJobError | OSError) else error)
+        self._refused[job_id] = _Refusal(time.monotonic() + REFUSED_FOR, why)
 
     def _adopt_one(self, job_id: str) -> None:
+        # A user may have removed it: without its directory the job ends, but for that it must have an owner.
+        self._registry.paths.job(job_id).root.mkdir(mode=0o700, exist_ok=True)
         lock = own_lock(self._registry, job_id)
         if lock is not None:
             try:
@@ -200,9 +223,9 @@ class _Log:
     def tick(self) -> None:
         """Nothing to draw."""
 
-    def warn(self, text: str) -> None:
-        """Something is amiss."""
-        self._say(text)
+    def warn(self, text: str, fault: Exception | None = None) -> None:
+        """Something is amiss; with a fault of ours, also where."""
+        self._say(text + "".join(traceback.format_exception(fault)) if fault else text)
 
     def stop(self) -> None:
         """Let the commands catch up."""
@@ -211,7 +234,9 @@ class _Log:
 
     @staticmethod
     def _say(text: str) -> None:
-        print(json.dumps({"at": _now(), "text": text}), file=sys.stderr, flush=True)  # noqa: T201 - it is the log
+        # A full disk must not end the supervisor too.
+        with contextlib.suppress(OSError):
+            print(json.dumps({"at": _now(), "text": text}), file=sys.stderr, flush=True)  # noqa: T201 - it is the log
 
 
 def _now() -> str:
@@ -224,7 +249,7 @@ def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> No
     """Be the registry's supervisor; RegistryError when it has one."""
     with Registry(paths) as registry:
         lock = locks.acquire(paths.supervisor_lock, wait=1.0)
-        _close_gate()
+        _close_gate(paths)
         if lock is None:
             raise RegistryError(f"the registry {paths.root} has a supervisor already")
         os.ftruncate(lock, 0)
@@ -244,9 +269,10 @@ def _run(background: "Background") -> bool:
     return True
 
 
-def _close_gate() -> None:
+def _close_gate(paths: RegistryPaths) -> None:
     """Let go of the registry's lock, which whoever started us has handed on."""
     number = os.environ.pop(GATE, "")
-    if number.isdecimal():
-        with contextlib.suppress(OSError):
+    # Whoever else has set it must not have us close a file of our own.
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        if os.path.samestat(os.fstat(int(number)), paths.gate.stat()):
             os.close(int(number))

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from delegate_job import briefing, starter
 from delegate_job.document import attach_command, event_document, job_document, own_command
-from delegate_job.errors import NotStartedError, RegistryError, UsageError
+from delegate_job.errors import NotStartedError, RegistryError, UsageError, one_line
 from delegate_job.events import Event
 from delegate_job.exit_codes import ExitCode, exit_code_of
 from delegate_job.job import Job, JobSpec, Outcome
@@ -32,7 +32,7 @@ from delegate_job.submission import (
     register,
     warnings_for,
 )
-from delegate_job.supervisor import Supervisor, hearing_signals
+from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals
 from delegate_job.wire import Wire
 
 
@@ -121,10 +121,14 @@ class Submit:
         if self._detach:
             return self._left(row.job)
         self._output.registered(row.job, _attach(row.job, self._registry.paths))
+        return self._follow(row.job)
+
+    def _follow(self, job: Job) -> int:
+        """Wait for a job that another process owns, or is to own."""
         from delegate_job import client
 
         (row,) = client.wait(
-            self._registry, [row.job.id], warn=self._output.warn, take_over=self._have_taken_over
+            self._registry, [job.id], warn=self._output.warn, take_over=self._have_taken_over
         )
         return self._finish(row.job, signum=None)
 
@@ -135,7 +139,12 @@ class Submit:
         # From here on a signal is a message: there is no job yet, or a whole one that has heard of it.
         with hearing_signals() as inbox:
             supervisor = Supervisor(
-                self._registry, listener, lambda _: wires[0], inbox, leaves_on=_leaves_on()
+                self._registry,
+                listener,
+                lambda _: wires[0],
+                inbox,
+                dropped=self._dropped,
+                leaves_on=_leaves_on(),
             )
             registered = self._register(owned=True)
             wires.extend(filter(None, [registered.wire]))
@@ -146,7 +155,18 @@ class Submit:
                 supervisor.run()
             finally:
                 listener.stop()
-        return self._finish(self._registry.row(job.id).job, signum=supervisor.signum)
+        job = self._registry.row(job.id).job
+        if not job.done and supervisor.signum is None:
+            for signum in SIGNALS:  # A reader owns nothing that a signal would have to be told of.
+                signal.signal(signum, signal.SIG_DFL)
+            return self._follow(job)
+        return self._finish(job, signum=supervisor.signum)
+
+    def _dropped(self, _job_id: str, error: Exception) -> None:
+        """Go on as a reader when the job could not stay ours: its directory or its lock was removed."""
+        if not isinstance(error, RegistryError | OSError):
+            raise error
+        self._output.warn(one_line(error))
 
     def _register(self, *, owned: bool) -> Registered:
         try:

@@ -24,7 +24,7 @@ def _try_acquire(path: Path) -> int | None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _names(path, fd):
+        if is_of(fd, path):
             return fd
     except BlockingIOError:
         pass
@@ -35,7 +35,8 @@ def _try_acquire(path: Path) -> int | None:
     return None
 
 
-def _names(path: Path, fd: int) -> bool:
+def is_of(fd: int, path: Path) -> bool:
+    """Return whether a held lock is still the one of this name, so that nobody else can take it."""
     try:
         there = path.stat()
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from delegate_job import locks
 from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Kind
 from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, Reported, Signalled
+from delegate_job.job import Action
 from delegate_job.owner import CheckSlots, Listener, OwnedJob
 from delegate_job.registry import DamagedError, Registry, StorageFullError
 from delegate_job.rows import Row
@@ -43,7 +44,8 @@ WireFor = Callable[[Row], Wire]
 class Supervisor:
     """Owns jobs. One object a process; `run` in the main thread, because it hears signals.
 
-    `wire_for` gives the wire on which a job is heard, `inbox` is where signals come in (`hearing_signals`). A
+    `wire_for` gives the wire on which a job is heard, `inbox` is where signals come in (`hearing_signals`).
+    `dropped` is told of a job that was let go, not settled, because of an error that is its own. A
     signal in `leaves_on` leaves the jobs to another owner (Ctrl-C only when no second one follows), any other
     cancels them. At most `max_checks` checks run side by side, and at most `max_jobs` agents.
     """
@@ -55,6 +57,7 @@ class Supervisor:
         wire_for: WireFor,
         inbox: "queue.SimpleQueue[Message]",
         *,
+        dropped: Callable[[str, Exception], None],
         leaves_on: frozenset[int] = frozenset(),
         max_checks: int = 2,
         max_jobs: int | None = None,
@@ -62,6 +65,7 @@ class Supervisor:
         self._registry = registry
         self._listener = listener
         self._wire_for = wire_for
+        self._dropped = dropped
         self._leaves_on = leaves_on
         self._checks = CheckSlots(max_checks)
         self._max_jobs = max_jobs
@@ -90,22 +94,26 @@ class Supervisor:
         epoch = self._registry.take_ownership(job_id, pid=os.getpid(), host=socket.gethostname())
         wire = self._wire_for(row)
         wire.admit_job(row, self._registry.paths, epoch)
-        owned = OwnedJob(
-            self._registry.row(job_id),
-            epoch=epoch,
-            lock=lock,
-            registry=self._registry,
-            wire=wire,
-            listener=self._listener,
-            post=self._inbox.put,
-            checks=self._checks,
-        )
+        try:
+            owned = OwnedJob(
+                self._registry.row(job_id),
+                epoch=epoch,
+                lock=lock,
+                registry=self._registry,
+                wire=wire,
+                listener=self._listener,
+                post=self._inbox.put,
+                checks=self._checks,
+            )
+            owned.take_over()
+        except BaseException:
+            wire.dismiss(job_id, epoch=epoch)
+            raise
         self._jobs[job_id] = owned
         self._wires[id(wire)] = wire
         if owned.waits_for_launch:
             self._waiting[job_id] = None
         self._soon[job_id] = 0.0
-        owned.take_over()
         return owned
 
     def __len__(self) -> int:
@@ -175,14 +183,21 @@ class Supervisor:
                 self._step(self._jobs[job_id])
 
     def _step(self, owned: OwnedJob) -> None:
-        """Step one job; when the disk is full or the registry damaged, say so once and try again."""
+        """Step one job; when the disk is full or the registry damaged, say so once and try again.
+
+        Any other error is this job's alone: another owner, a directory that was removed, a fault of ours.
+        """
         try:
+            if not locks.is_of(owned.lock, owned.paths.lock):
+                raise RegistryError("its lock was removed, or its directory in the registry")
             owned.step()
         except (StorageFullError, DamagedError) as error:
             if not self._was_full:
                 self._listener.warn(f"{error.message}; trying again")
             self._was_full = True
             self._soon[owned.job.id] = time.monotonic() + _RETRY_FULL
+        except Exception as error:  # noqa: BLE001 - whatever it was, the other jobs must go on
+            self._drop(owned, error)
         else:
             self._was_full = False
             if owned.settled:
@@ -224,7 +239,9 @@ class Supervisor:
         if owned := self._jobs.get(message.job_id):
             owned.finished(message)
             self._soon[message.job_id] = 0.0
-            self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
+        elif message.action is Action.CHECK:  # Of a job that was dropped.
+            self._checks.give()
+        self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
 
     # -- signals
 
@@ -258,6 +275,11 @@ class Supervisor:
 
     # -- letting go
 
+    def _drop(self, owned: OwnedJob, error: Exception) -> None:
+        owned.stop_background()
+        self._let_go(owned)
+        self._dropped(owned.job.id, error)
+
     def _let_go(self, owned: OwnedJob) -> None:
         del self._jobs[owned.job.id]
         self._soon.pop(owned.job.id, None)
@@ -266,9 +288,8 @@ class Supervisor:
         if owned.wire.serves_one:
             # It waits for the broker's word; the others must not.
             del self._wires[id(owned.wire)]
-            thread = threading.Thread(target=owned.wire.stop, name="wire-stop", daemon=True)
-            thread.start()
-            self._stopping = [each for each in self._stopping if each.is_alive()] + [thread]
+            self._stopping = [each for each in self._stopping if each.is_alive()]
+            self._stopping.append(_stop_aside(owned.wire))
 
     def _release(self, owned: OwnedJob) -> None:
         with contextlib.suppress(DelegateJobError):
@@ -280,10 +301,17 @@ class Supervisor:
         for owned in self._jobs.values():
             owned.stop_background()
             self._release(owned)
-        for wire in self._wires.values():
-            wire.stop()
-        for thread in self._stopping:
-            thread.join(STOP_TIMEOUT)
+        # Side by side: each waits for its broker, and no other owner can come before this process has ended.
+        threads = [*self._stopping, *map(_stop_aside, self._wires.values())]
+        end = time.monotonic() + STOP_TIMEOUT
+        for thread in threads:
+            thread.join(max(end - time.monotonic(), 0.0))
+
+
+def _stop_aside(wire: Wire) -> threading.Thread:
+    thread = threading.Thread(target=wire.stop, name="wire-stop", daemon=True)
+    thread.start()
+    return thread
 
 
 @contextlib.contextmanager
