@@ -225,7 +225,7 @@ class _Log:
 
     def warn(self, text: str, fault: Exception | None = None) -> None:
         """Something is amiss; with a fault of ours, also where."""
-        self._say(text + "".join(traceback.format_exception(fault)) if fault else text)
+        self._say(f"{text}\n" + "".join(traceback.format_exception(fault)) if fault else text)
 
     def stop(self) -> None:
         """Let the commands catch up."""

@@ -90,5 +90,6 @@ def read_limits(path: Path) -> dict[str, int]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
+        # Damaged, by a power cut say: the job must still have an owner that ends it.
         return {}

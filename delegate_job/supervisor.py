@@ -188,8 +188,7 @@ class Supervisor:
         Any other error is this job's alone: another owner, a directory that was removed, a fault of ours.
         """
         try:
-            if not locks.is_of(owned.lock, owned.paths.lock):
-                raise RegistryError("its lock was removed, or its directory in the registry")
+            _check_lock(owned)
             owned.step()
         except (StorageFullError, DamagedError) as error:
             if not self._was_full:
@@ -306,6 +305,11 @@ class Supervisor:
         end = time.monotonic() + STOP_TIMEOUT
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0.0))
+
+
+def _check_lock(owned: OwnedJob) -> None:
+    if not locks.is_of(owned.lock, owned.paths.lock):
+        raise RegistryError("its lock was removed, or its directory in the registry")
 
 
 def _stop_aside(wire: Wire) -> threading.Thread:
