@@ -207,7 +207,8 @@ class Havoc:
     def _strike(self) -> str:
         found = [(kind, pid, job) for kind, pid, job in self._victims() if kind in WEIGHTS]
         kinds = sorted({kind for kind, _, _ in found})
-        if not kinds:
+        # Killed each time it is alone, a supervisor would never come to a job.
+        if not kinds or (kinds == ["supervisor"] and self.random.random() < 0.7):
             return ""
         (chosen,) = self.random.choices(kinds, [WEIGHTS[kind] for kind in kinds])
         pid, job = self.random.choice(sorted((pid, job) for kind, pid, job in found if kind == chosen))
