@@ -1,7 +1,9 @@
 """The background supervisor: one a registry, there when it is needed, gone when not, fair to all jobs."""
 
 import json
-import os
+import plistlib
+import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Place, job_id, wait_until
+from harness import COMMAND, Place, job_id, wait_until
 from takeovers import (
     COMPLETED,
     ENDLESS,
@@ -202,22 +204,32 @@ def test_cancel_of_a_queued_job(place: Place, *, detached: bool) -> None:
     nothing_left(place)
 
 
+def move(place: Place, host: str | None) -> None:
+    """Let the registry's jobs belong to a host."""
+    change = (
+        "import json, sqlite3, sys; "
+        "sqlite3.connect(sys.argv[1], isolation_level=None)"
+        ".execute('UPDATE jobs SET host = ?', json.loads(sys.argv[2]))"
+    )
+    words = (place.registry / "registry.db", json.dumps([host]))
+    assert place.spawn(sys.executable, "-c", change, *words).wait(10) == 0
+
+
 def test_a_job_of_another_host_is_not_taken(place: Place) -> None:
     """Its lock says nothing here: the supervisor says so, seldom, and leaves it alone."""
     submit = place.start(*place.submit_args(ENDLESS, "--close"))
     name = reported(place, "started")
     kill(submit)
-    change = "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])"
-    database = place.registry / "registry.db"
-    elsewhere = place.spawn(sys.executable, "-c", change, database, "UPDATE jobs SET host = 'elsewhere'")
-    assert elsewhere.wait(10) == 0
+    move(place, "elsewhere")
     supervise = place.start("supervise")
     said = wait_until(lambda: supervise.stderr and supervise.stderr.readline(), 10, "a line") or ""
     assert (name in said, "elsewhere" in said) == (True, True)
     assert place.job(name)["state"] in {"launching", "running"}
     supervise.terminate()
     assert supervise.wait(10) == 0
-    os.kill(int((place.registry / "jobs" / name / "runner.lock").read_text().split()[1]), 15)
+    move(place, None)
+    assert place.run("cancel", name).stdout == f"{name} cancelled\n"
+    nothing_left(place)
 
 
 def test_no_secret_of_the_callers_reaches_the_supervisor(place: Place) -> None:
@@ -228,3 +240,30 @@ def test_no_secret_of_the_callers_reaches_the_supervisor(place: Place) -> None:
     assert (b"hunter2" in environ, b"LC_TIME=C" in environ) == (False, True)
     assert place.run("cancel", name).stdout == f"{name} cancelled\n"
     nothing_left(place)
+
+
+OPERATIONS = Path(__file__).resolve().parent.parent / "docs/operations.md"
+
+
+def block(language: str) -> str:
+    """Return the one code block of a language in docs/operations.md."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_documented_systemd_unit_is_one(place: Place) -> None:
+    """To systemd it is right, and it ends only the supervisor, not the agents."""
+    unit = place.root / "delegate-job.service"
+    unit.write_text(block("ini").replace("%h/.local/bin/delegate-job", str(COMMAND)))
+    verify = place.spawn("systemd-analyze", "verify", "--user", "--man=no", unit)
+    said = verify.communicate(timeout=30)
+    assert (verify.returncode, [line for line in said[1].splitlines() if "delegate-job" in line]) == (0, [])
+    assert "KillMode=process" in unit.read_text()
+
+
+def test_the_documented_launchd_plist_is_one() -> None:
+    """It is a property list, and says what the systemd unit says."""
+    fields = plistlib.loads(block("xml").encode())
+    assert fields["ProgramArguments"][1:] == ["supervise"]
+    assert (fields["AbandonProcessGroup"], fields["KeepAlive"]) == (True, {"SuccessfulExit": False})
