@@ -31,7 +31,12 @@ def open_registry(registry_dir: str | None) -> Iterator[Registry]:
     with Registry(RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ))) as registry:
         if registry.repaired:
             _warn(registry.repaired)
-        yield registry
+        try:
+            yield registry
+        except OSError as error:
+            if str(error.filename).startswith(f"{registry.paths.jobs}/"):
+                raise RegistryError(f"{error.filename}: {error.strerror}") from error
+            raise
         sys.stdout.flush()
         starter.ensure_running_for_ownerless(registry, os.environ)
 

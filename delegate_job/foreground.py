@@ -78,7 +78,10 @@ def retry(
         row = registry.find(job)
         if not row.job.done:
             raise UsageError(f"job {row.job.id} is not done", hint=own_command(paths, "cancel", row.job.id))
-        prompt = paths.job(row.job.id).prompt.read_bytes()
+        try:
+            prompt = paths.job(row.job.id).prompt.read_bytes()
+        except OSError as error:
+            raise NotStartedError(f"the prompt of job {row.job.id}: {error.strerror}") from error
         planned = plan_again(row, prompt=prompt, environ=environ, broker=broker)
         return Submit(registry, planned, as_json=as_json, detach=detach).run()
 
