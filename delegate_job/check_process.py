@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -135,7 +136,7 @@ def _try_spawn(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes
 
 
 def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(
+    return subprocess.Popen(
         argv,
         bufsize=0,
         stdin=subprocess.DEVNULL,
@@ -145,22 +146,21 @@ def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subproces
         env=command.environ,
         start_new_session=True,
         umask=command.umask,
+        preexec_fn=_file_limit(command.nofile),  # noqa: PLW1509 - a call of C alone meets no lock of a thread
         pass_fds=() if lock_fd is None else (lock_fd,),
     )
-    if command.nofile is not None:
-        _limit_files(process.pid, command.nofile)
-    return process
 
 
-def _limit_files(pid: int, soft: int) -> None:
-    """Give a process the soft limit of open files that its user has; a supervisor's is higher.
+def _file_limit(soft: int | None) -> Callable[[], None] | None:
+    """Return what gives a child the soft limit of open files that its user has; a supervisor's is higher.
 
-    From outside (Linux): with threads nothing of ours may run between fork and exec.
+    None when it has that already, as in a foreground submit.
     """
-    if hasattr(resource, "prlimit"):
-        with contextlib.suppress(OSError, ValueError):
-            hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    ours, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft is None or soft == ours:
+        return None
+    allowed = soft if hard == resource.RLIM_INFINITY or 0 <= soft <= hard else hard
+    return partial(resource.setrlimit, resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _cannot_start(error: OSError, command: Command) -> CannotStartError:
