@@ -29,10 +29,9 @@ class OwnerWatch:
         """Look once; return the seconds until the next look, or None when the job needs no owner any more."""
         if not os.path.exists(f"{self._job_dir}/launch.json"):  # noqa: PTH110 - pathlib costs 10 ms
             return None
-        locks = (f"{self._job_dir}/lock", f"{self._job_dir}/../../supervisor.lock")
-        if any(map(_is_held, locks)):
+        if _is_held(f"{self._job_dir}/lock"):
             self._pause = EVERY
-        else:
+        elif not _is_held(f"{self._job_dir}/../../supervisor.lock"):
             _ask_tmux(self._job_dir)
             self._pause = min(self._pause * 2, AT_MOST)
         return self._pause
