@@ -24,6 +24,7 @@ from delegate_job.mqtt import read_connection, write_connection
 from delegate_job.paths import write_private
 from delegate_job.screen import Screen
 from delegate_job.tmux import Tmux, TmuxError
+from delegate_job.wire import remove_socket
 
 if TYPE_CHECKING:
     from delegate_job.owner import Listener, OwnedJob
@@ -386,6 +387,8 @@ class Duties:
         except (OSError, ValueError):
             # A full disk, a damaged file: better nobody knows the job's addresses than that its tokens stay.
             self._paths.connection.unlink(missing_ok=True)
+        # Now, and not when the broker ends: an owner that is killed in between has no successor.
+        remove_socket(self._paths.broker_socket)
 
     def _keep_result(self) -> None:
         document = json.dumps(self._owned.document(), indent=2).encode() + b"\n"

@@ -252,6 +252,14 @@ def remove_dead_socket(path: Path) -> None:
     remove_unix_socket(unix_socket_path(path))
 
 
+def remove_socket(path: Path) -> None:
+    """Remove the Unix socket of a job that is done, served or not: its name stands nowhere any more."""
+    from delegate_job_broker import BrokerError, unix_socket_path
+
+    with contextlib.suppress(OSError, BrokerError):
+        unix_socket_path(path).unlink()
+
+
 def _reporter(job_id: str) -> str:
     return f"job-{job_id}"
 
