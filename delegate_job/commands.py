@@ -15,7 +15,15 @@ from delegate_job.errors import NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.exit_codes import ExitCode
 from delegate_job.job import JobState
-from delegate_job.output import local_time, print_job, print_jobs, print_json, print_json_array, printable
+from delegate_job.output import (
+    harmless,
+    local_time,
+    print_job,
+    print_jobs,
+    print_json,
+    print_json_array,
+    printable,
+)
 from delegate_job.paths import RegistryPaths, absolute
 from delegate_job.registry import MAX_PARALLEL, Registry
 from delegate_job.rows import Row, storable
@@ -242,7 +250,7 @@ def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool) -> None:
         "validation": chain.from_iterable(client.follow_file(path, done) for path in checks),
     }
     for piece in pieces[kind]:
-        _to_stdout(piece)
+        _to_stdout(harmless(piece) if sys.stdout.isatty() else piece)
 
 
 def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:  # noqa: RET503 - execvp never returns

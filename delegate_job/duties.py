@@ -14,7 +14,7 @@ from delegate_job import briefing, launcher, locks
 from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.audit import AuditDir
 from delegate_job.clocks import STALLED_AFTER
-from delegate_job.environment import read_environ
+from delegate_job.environment import is_readable, read_environ
 from delegate_job.errors import NotStartedError, UsageError, one_line
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import Finished
@@ -151,6 +151,9 @@ class Duties:
     # -- launch
 
     def _launch(self) -> None:
+        if not is_readable(self._paths.environ):
+            self._owned.say(Kind.NOT_LAUNCHED, "the environment of the submit is gone or damaged")
+            return
         try:
             if self._in_tmux and self._inherited and not self._is_free_to_launch():
                 return

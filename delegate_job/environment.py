@@ -77,6 +77,11 @@ def write_environ(path: Path, environ: Mapping[str, str]) -> None:
         file.write(content)
 
 
+def is_readable(path: Path) -> bool:
+    """Return whether the environment of a submit is there, and whole."""
+    return "environ" in _read(path)
+
+
 def read_environ(path: Path) -> dict[str, str]:
     """Return the environment of a submit; empty when the job is done and the file gone."""
     return dict(_read(path).get("environ", {}))

@@ -6,6 +6,7 @@ Not what happened: that comes as jobs and events. Text of an agent's never reach
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,15 @@ def has_colours(stream: IO[str]) -> bool:
 def printable(text: str) -> str:
     """Return one line without control characters: text of others must not drive the reader's terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+_CONTROLS = rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]"
+_DRIVES = re.compile(rb"\x1b(?!\[[\d;]*m)|" + _CONTROLS)
+
+
+def harmless(raw: bytes) -> bytes:
+    """Return what an agent's terminal was told, with its colours and without what would drive the reader's."""
+    return _DRIVES.sub(b"", raw)
 
 
 def local_time(stamp: str) -> str:

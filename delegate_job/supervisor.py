@@ -59,6 +59,7 @@ class Supervisor:
         *,
         dropped: Callable[[str, Exception], None],
         leaves_on: frozenset[int] = frozenset(),
+        second_cancels: bool = True,
         max_checks: int = 2,
         max_jobs: int | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class Supervisor:
         self._wire_for = wire_for
         self._dropped = dropped
         self._leaves_on = leaves_on
+        self._second_cancels = second_cancels
         self._checks = CheckSlots(max_checks)
         self._max_jobs = max_jobs
         self._jobs: dict[str, OwnedJob] = {}
@@ -251,7 +253,7 @@ class Supervisor:
             self._cancel(signum)
         else:
             self._leave_at = time.monotonic()
-            if signum == signal.SIGINT:
+            if signum == signal.SIGINT and self._second_cancels:
                 self._leave_at += SECOND_CHANCE
                 self._listener.warn(
                     f"Ctrl-C again within {SECOND_CHANCE:g} s cancels; else the job goes on without us"
@@ -259,7 +261,8 @@ class Supervisor:
         self.signum = self.signum or signum
 
     def _interrupt_again(self, signum: int) -> None:
-        if signum == signal.SIGINT and self._leave_at is not None and not self._cancelled:
+        asked_twice = signum == signal.SIGINT and self._leave_at is not None and not self._cancelled
+        if asked_twice and self._second_cancels:
             self._leave_at = None
             self._cancel(signum)
         else:
@@ -325,13 +328,15 @@ def hearing_signals() -> Iterator["queue.SimpleQueue[Message]"]:
     They keep going there afterwards, while the process ends: one that comes too late must not change the
     exit code of a job that is done. Only an exception restores what was.
     """
+    # One that was ignored stays so: `nohup` means it.
+    heard = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
     # SimpleQueue: a signal handler may put into it while the loop gets from it.
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
     def put(signum: int, _frame: FrameType | None) -> None:
         inbox.put(Signalled(signum))
 
-    before = {signum: signal.signal(signum, put) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, put) for signum in heard}
     try:
         yield inbox
     except BaseException:

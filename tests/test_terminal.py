@@ -209,3 +209,29 @@ def test_attach_inside_another_tmux(place: Place) -> None:
     assert (submit.poll(), place.job(name)["state"]) == (None, "running")
     (place.work / "go").touch()
     assert submit.wait(20) == 0
+
+
+def test_logs_of_a_pane_drive_no_terminal(place: Place) -> None:
+    """What an agent wrote to its terminal is shown with its colours; a title or a jump of its is not obeyed."""
+    wicked = "printf 'pl\\033]0;stolen\\007ain \\033[31mred\\033[0m \\033[2Jend\\n'"
+    done = place.submit(f"{wicked}\n{COMPLETED}")
+    assert done.returncode == 0
+    terminal = Terminal(place)
+    terminal.start("logs", "@last", "--pane")
+    shown = terminal.shows("code=0")
+    assert "red" in shown
+    assert "[2Jend" in shown
+    assert "stolen" not in terminal.tmux("display-message", "-p", "-t", "t", "#{pane_title}")
+
+
+def test_nohup_is_meant(place: Place) -> None:
+    """A submit that ignores SIGHUP from its start neither ends nor hands its job over when it comes."""
+    submit = place.spawn(
+        "nohup", place.environ["DJ"], *place.submit_args(f"{REPORT} started\n{UNTIL_TOLD}\n{COMPLETED}")
+    )
+    name = place.await_job()
+    place.await_state(name, "running")
+    submit.send_signal(1)
+    (place.work / "go").touch()
+    submit.communicate(timeout=30)
+    assert submit.returncode == 0
