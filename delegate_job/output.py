@@ -53,7 +53,7 @@ _DRIVES = re.compile(rb"\x1b(?!\[[\d;]*m)|" + _CONTROLS)
 
 
 def harmless(raw: bytes) -> bytes:
-    """Return what an agent's terminal was told, with its colours and without what would drive the reader's."""
+    """Return what an agent's terminal was told, with its colours, without what would drive another."""
     return _DRIVES.sub(b"", raw)
 
 

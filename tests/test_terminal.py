@@ -212,7 +212,7 @@ def test_attach_inside_another_tmux(place: Place) -> None:
 
 
 def test_logs_of_a_pane_drive_no_terminal(place: Place) -> None:
-    """What an agent wrote to its terminal is shown with its colours; a title or a jump of its is not obeyed."""
+    """What an agent wrote to its terminal is shown with its colours; a title or a jump is not obeyed."""
     wicked = "printf 'pl\\033]0;stolen\\007ain \\033[31mred\\033[0m \\033[2Jend\\n'"
     done = place.submit(f"{wicked}\n{COMPLETED}")
     assert done.returncode == 0
