@@ -328,8 +328,9 @@ def hearing_signals() -> Iterator["queue.SimpleQueue[Message]"]:
     They keep going there afterwards, while the process ends: one that comes too late must not change the
     exit code of a job that is done. Only an exception restores what was.
     """
-    # One that was ignored stays so: `nohup` means it.
-    heard = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    # What `nohup` has ignored stays so.
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = [signum for signum in SIGNALS if not (nohup and signum == signal.SIGHUP)]
     # SimpleQueue: a signal handler may put into it while the loop gets from it.
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
 

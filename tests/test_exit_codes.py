@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -267,11 +266,14 @@ def test_9_cancelled(place: Place) -> None:
 def test_70_a_fault_of_ours(place: Place) -> None:
     """A fault of ours is 70, two lines on the screen, and the traceback in a private file."""
     assert place.submit(COMPLETED).returncode == 0
-    # No version of ours writes this state: the row breaks a promise that the program relies on.
-    with sqlite3.connect(place.registry / "registry.db") as database:
-        database.execute("UPDATE jobs SET state = 'no such state'")
-    database.close()
-    done = place.run("list", "--json")
+    # A bug, put into the installed program for this one run.
+    bug = place.root / "bug"
+    bug.mkdir()
+    (bug / "sitecustomize.py").write_text(
+        "import delegate_job.output\n\n\ndef bug(_documents):\n    raise ValueError('a bug')\n\n\n"
+        "delegate_job.output.print_json_array = bug\n"
+    )
+    done = place.run("list", "--json", env={"PYTHONPATH": str(bug)})
     assert done.returncode == 70
     assert one_error(done).startswith("error: a fault in delegate-job itself: ValueError")
     crash = Path(done.stderr.split()[-1])
