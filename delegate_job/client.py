@@ -23,8 +23,6 @@ from delegate_job.rows import START, Row
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at the registry's `data_version`."""
-PASTE_PAUSE = 0.4
-"""Seconds between a paste and its Enter: claude 2.1.330 and codex 0.169 swallow one that comes at once."""
 OWNERLESS_AFTER = 1.0
 """Seconds for which a job's lock must have been free before it is called ownerless."""
 
@@ -130,7 +128,7 @@ def send(registry: Registry, row: Row, text: str) -> None:
 
     UsageError when there is nobody to read it, or a dialog is open that would take it for an answer.
     """
-    from delegate_job.tmux import Tmux
+    from delegate_job.tmux import PASTE_PAUSE, Tmux
 
     spec, state = row.job.spec, row.job.state
     if not text.strip():

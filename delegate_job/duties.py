@@ -23,7 +23,7 @@ from delegate_job.launcher import RunnerState
 from delegate_job.mqtt import read_connection, write_connection
 from delegate_job.paths import write_private
 from delegate_job.screen import Screen
-from delegate_job.tmux import Tmux, TmuxError
+from delegate_job.tmux import PASTE_PAUSE, Tmux, TmuxError
 from delegate_job.wire import remove_socket
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ START_TICK = 0.05
 """Seconds between two steps while the agent is being started or told, when something is sure to come."""
 RUNNER_START_TIMEOUT = 20.0
 """Seconds in which a started runner must have taken its lock."""
-PASTE_PAUSE = 0.4
-"""Seconds between a paste and its Enter: claude 2.1.330 and codex 0.169 swallow one that comes at once."""
 STOP_TIMEOUT = 12.0
 """Seconds in which a stopped agent's processes must be gone: the runner's own limits and some more."""
 

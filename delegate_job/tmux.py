@@ -19,6 +19,8 @@ from typing import NamedTuple, TypeVar
 from delegate_job.errors import NotStartedError
 from delegate_job.retry import retry_until
 
+PASTE_PAUSE = 0.4
+"""Seconds between a paste and its Enter: claude 2.1.330 and codex 0.169 swallow one that comes at once."""
 PANE_LOG_LIMIT = 64 * 1024 * 1024
 """Bytes of `pane.log`; what the terminal says after that is on the screen alone."""
 FILE_LIMIT = 65536
