@@ -185,7 +185,7 @@ def _open_or_make(name: str, flags: int, parent: int, *, is_ours: bool) -> tuple
     in_the_way = {errno.ELOOP, errno.ENOTDIR, errno.EACCES} if is_ours else set[int]()
     for _ in range(_RACES):
         try:
-            return os.open(name, flags, dir_fd=parent), False
+            return _open_to_enter(name, flags, parent), False
         except OSError as error:
             if error.errno != errno.ENOENT and error.errno not in in_the_way:
                 raise
@@ -194,6 +194,16 @@ def _open_or_make(name: str, flags: int, parent: int, *, is_ours: bool) -> tuple
             os.mkdir(name, 0o700, dir_fd=parent)
             return os.open(name, flags, dir_fd=parent), True
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+
+
+def _open_to_enter(name: str, flags: int, parent: int) -> int:
+    fd = os.open(name, flags, dir_fd=parent)
+    try:
+        os.stat(".", dir_fd=fd)  # O_PATH also opens what may not be entered.
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _hide_from_git(parent: int) -> None:
