@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ EVERY = 600.0
 REPAIR_TIMEOUT = 60.0
 """Seconds to wait for another process that repairs."""
 _BEGINNING = "registry-"
+_NAME = f"{_BEGINNING}%Y%m%dT%H%M%S.%f.db"
 
 
 class Repaired(NamedTuple):
@@ -78,7 +79,7 @@ def back_up(paths: RegistryPaths) -> bool:
         mark_damaged(paths)
         return False
     paths.backups.mkdir(mode=0o700, exist_ok=True)
-    name = f"{_BEGINNING}{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.db"
+    name = _next_name(paths)
     partial = paths.backups / f".{name}"
     for cut_short in paths.backups.glob(f".{_BEGINNING}*"):
         cut_short.unlink(missing_ok=True)
@@ -98,6 +99,15 @@ def back_up(paths: RegistryPaths) -> bool:
     for old in _newest_first(paths)[KEEP:]:
         old.unlink(missing_ok=True)
     return True
+
+
+def _next_name(paths: RegistryPaths) -> str:
+    """Return the time as a name, behind all others: the clock may have been set back since the last one."""
+    moment = datetime.now(UTC)
+    with contextlib.suppress(StopIteration, ValueError):
+        last = datetime.strptime(next(iter(_newest_first(paths))).name, _NAME).replace(tzinfo=UTC)
+        moment = max(moment, last + timedelta(microseconds=1))
+    return moment.strftime(_NAME)
 
 
 def _newest_first(paths: RegistryPaths) -> list[Path]:

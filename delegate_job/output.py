@@ -66,8 +66,7 @@ def ago(stamp: str | None) -> str:
     """Return how long ago an RFC 3339 time was, in one unit."""
     if stamp is None:
         return "-"
-    seconds = max((datetime.now(UTC) - _moment(stamp)).total_seconds(), 0)
-    return f"{duration(seconds)} ago"
+    return f"{duration(_seconds_since(stamp))} ago"
 
 
 def duration(seconds: float) -> str:
@@ -80,6 +79,11 @@ def duration(seconds: float) -> str:
 
 def _moment(stamp: str) -> datetime:
     return datetime.fromisoformat(stamp)
+
+
+def _seconds_since(stamp: str) -> float:
+    # The clock may have been set back since.
+    return max((datetime.now(UTC) - _moment(stamp)).total_seconds(), 0.0)
 
 
 def print_json(document: Any, *, stream: IO[str] | None = None) -> None:
@@ -192,7 +196,7 @@ class SubmitOutput:
 
 def live_line(job: Job) -> str:
     """Return state, time in all, and the last event, in one line."""
-    spent = duration((datetime.now(UTC) - _moment(job.created_at)).total_seconds())
+    spent = duration(_seconds_since(job.created_at))
     last = f", {job.last_event} {ago(job.last_event_at)}" if job.last_event else ""
     waits = f": {printable(job.reason)}" if job.state is JobState.WAITING and job.reason else ""
     return f"{job.state}{waits} ({spent}{last})"

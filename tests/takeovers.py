@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Place, wait_until
+from processes import Process
 
 REPORT = '"$DJ" publish --event'
 COMPLETED = f"{REPORT} completed --detail done"
@@ -57,8 +58,12 @@ def supervisor_pid(place: Place) -> int:
 
 def nothing_left(place: Place) -> None:
     """Wait until no process of the place lives, but for a supervisor that waits for more to do."""
-    spared = supervisor_pid(place)
-    wait_until(lambda: [p for p in place.processes() if p.pid != spared] == [], 15, "nothing left")
+
+    def left() -> list[Process]:
+        spared = supervisor_pid(place)
+        return [process for process in place.processes() if process.pid != spared]
+
+    wait_until(lambda: left() == [], 15, "nothing left")
 
 
 def submit_detached(place: Place, agent: str, *options: str | Path, **how: Any) -> str:
@@ -76,11 +81,18 @@ def end_supervisor(place: Place, signum: int = signal.SIGKILL) -> None:
 
 
 def events(place: Place, name: str) -> list[dict[str, Any]]:
-    """Return what happened to a job, from its own directory."""
+    """Return what happened to a job, from its own directory; of a line that is being written nothing."""
     path = place.registry / "jobs" / name / "events.jsonl"
-    return [json.loads(line) for line in path.read_bytes().splitlines() if line]
+    *lines, _torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    return [json.loads(line) for line in lines if line]
 
 
 def kinds(place: Place, name: str) -> list[str]:
     """Return the kinds of what happened to a job and was applied."""
     return [event["kind"] for event in events(place, name) if event["applied"]]
+
+
+def epoch(place: Place, name: str) -> int:
+    """Return how often a job has been taken by an owner."""
+    connection = json.loads((place.registry / "jobs" / name / "connection.json").read_text())
+    return int(connection["epoch"])
