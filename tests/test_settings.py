@@ -442,13 +442,13 @@ def test_registry_dir(home: Home) -> None:
     assert settings.registry_dir("y/../z", environ={"DELEGATE_JOB_REGISTRY_DIR": "x"}) == Path.cwd() / "z"
 
 
-def test_no_parser_without_a_file() -> None:
+def test_no_parser_without_a_file(tmp_path: Path) -> None:
     """Who has no file of settings does not pay for reading TOML."""
     text = """
 import sys
 from delegate_job import settings
-settings.resolve({}, workdir="/nonexistent", environ={})
+settings.resolve({}, workdir="nowhere", environ={})
 assert "tomllib" not in sys.modules and "difflib" not in sys.modules
 """
-    environ = {"HOME": "/nonexistent", "PATH": os.environ["PATH"]}
-    subprocess.run([sys.executable, "-c", text], check=True, timeout=30, env=environ)
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=30, env=environ, cwd=tmp_path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import socket
 import struct
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -25,6 +27,9 @@ from delegate_job_broker.packets import (
     read_subscribe,
     read_unsubscribe,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CONNECTIONS = 10_000
 AT_ONCE = 20
@@ -82,8 +87,21 @@ def attack(port: int, chance: random.Random) -> None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Raise this process's limit of open files: both ends of each connection are its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.timeout(300)
-def test_ten_thousand_fuzzed_connections_leave_no_trace() -> None:
+def test_ten_thousand_fuzzed_connections_leave_no_trace(many_files: None) -> None:
     """No fault, no descriptor, no task, no session, no subscription; a witness is served all the time."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     broker = BrokerThread([listen_on_loopback()], access_list(), Limits(connect_seconds=1))
