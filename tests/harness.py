@@ -33,11 +33,11 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHORT_TEMP = Path("/tmp").resolve()
 """Where places lie: a Unix socket's path has room for about 100 bytes."""
 
-ENDING_SECONDS = 15.0
-"""How long a runner may take to end its agent's tree (3 s of grace, TERM, 5 s, KILL), doubled."""
+PATIENCE = 30.0
+"""Seconds after which what a test waits for will not come: many, because the machine may be busy."""
 
 
-def wait_until(probe: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+def wait_until(probe: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
     """Return the first true answer of `probe`; fail after `timeout` seconds. The one place that sleeps."""
     deadline = time.monotonic() + timeout
     while not (answer := probe()):
@@ -97,7 +97,7 @@ class Place:
     root: Path
     environ: dict[str, str] = field(repr=False)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
-    patience: float = ENDING_SECONDS
+    patience: float = PATIENCE
 
     @classmethod
     def make(cls) -> "Place":
@@ -128,7 +128,7 @@ class Place:
         input: str | None = None,  # noqa: A002 - the name that subprocess.run gives it
         env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
-        timeout: float = 30,
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         """Run `delegate-job ARGS` to its end and return what it said. A value of None in `env` unsets."""
         stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
@@ -228,7 +228,7 @@ class Place:
         job: dict[str, Any] = json.loads(shown.stdout)
         return job
 
-    def await_state(self, job_id: str, *states: str, timeout: float = 10) -> dict[str, Any]:
+    def await_state(self, job_id: str, *states: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """Return the job as soon as it is in one of `states`."""
 
         def reached() -> dict[str, Any] | None:

@@ -338,7 +338,7 @@ class Havoc:
             yield f"supervisor.log: {log.read_text()[-3000:]}"
         self.place._end_supervisors()
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not self.place.processes(), 10)
+            wait_until(lambda: not self.place.processes())
         yield from (f"left behind: {process}" for process in self.place.processes())
         # What a submit made that died before it made a job is no job's: `prune` removes it.
         jobs = [self.paths.job(job["id"]).root for job in self.select("SELECT id FROM jobs")]

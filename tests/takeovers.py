@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness import Place, wait_until
+from harness import PATIENCE, Place, wait_until
 from processes import Process
 
 REPORT = '"$DJ" publish --event'
@@ -44,7 +44,7 @@ def result(place: Place, name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() and path.read_text() else None
 
 
-def await_result(place: Place, name: str, timeout: float = 20) -> dict[str, Any]:
+def await_result(place: Place, name: str, timeout: float = PATIENCE) -> dict[str, Any]:
     """Return the finished job once somebody has finished it."""
     return wait_until(lambda: result(place, name), timeout, f"the end of {name}") or {}
 
@@ -63,7 +63,7 @@ def nothing_left(place: Place) -> None:
         spared = supervisor_pid(place)
         return [process for process in place.processes() if process.pid != spared]
 
-    wait_until(lambda: left() == [], 15, "nothing left")
+    wait_until(lambda: left() == [], what="nothing left")
 
 
 def submit_detached(place: Place, agent: str, *options: str | Path, **how: Any) -> str:
@@ -75,9 +75,9 @@ def submit_detached(place: Place, agent: str, *options: str | Path, **how: Any) 
 
 def end_supervisor(place: Place, signum: int = signal.SIGKILL) -> None:
     """End the registry's supervisor, and wait until it is gone."""
-    pid = wait_until(lambda: supervisor_pid(place), 15, "a supervisor")
+    pid = wait_until(lambda: supervisor_pid(place), what="a supervisor")
     os.kill(pid, signum)
-    wait_until(lambda: pid not in {process.pid for process in place.processes()}, 10, "its end")
+    wait_until(lambda: pid not in {process.pid for process in place.processes()}, what="its end")
 
 
 def events(place: Place, name: str) -> list[dict[str, Any]]:

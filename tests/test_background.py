@@ -53,8 +53,8 @@ def test_fifty_commands_at_once_start_one(place: Place) -> None:
     kill(submit)
     for command in [place.start("status", name) for _ in range(50)]:
         assert (command.communicate(timeout=60)[1], command.returncode) == ("", 0)
-    pid = wait_until(lambda: supervisor_pid(place), 10, "a supervisor")
-    wait_until(lambda: supervisors(place) == [pid], 5, "one supervisor")
+    pid = wait_until(lambda: supervisor_pid(place), what="a supervisor")
+    wait_until(lambda: supervisors(place) == [pid], what="one supervisor")
     assert place.run("publish", "--job", name, "--event", "completed").returncode == 0
     assert place.run("wait", name).returncode == 0
 
@@ -63,7 +63,7 @@ def test_it_ends_when_there_is_nothing_to_own(place: Place) -> None:
     """It stays while a job lives, and a while longer; then it ends by itself, and leaves no socket."""
     place.run("list")
     brief = place.spawn(sys.executable, "-c", BRIEFLY, place.registry, "1")
-    wait_until(lambda: supervisor_pid(place), 10, "the supervisor")
+    wait_until(lambda: supervisor_pid(place), what="the supervisor")
     name = submit_detached(place, f"sleep 2\n{COMPLETED}", "--close")
     assert place.run("wait", name).returncode == 0
     assert brief.wait(15) == 0
@@ -89,7 +89,7 @@ def test_no_job_is_left_by_a_supervisor_that_is_about_to_end(place: Place) -> No
 def test_supervise_in_the_foreground_refuses_a_second(place: Place) -> None:
     """One supervisor a registry: the second says so in one line; the first ends cleanly on TERM."""
     first = place.start("supervise")
-    wait_until(lambda: supervisor_pid(place) == first.pid, 10, "the supervisor")
+    wait_until(lambda: supervisor_pid(place) == first.pid, what="the supervisor")
     second = place.run("supervise")
     assert second.returncode not in {0, 70}
     assert (second.stdout, second.stderr.count("\n")) == ("", 1)
@@ -118,7 +118,7 @@ def test_its_port_is_remembered(place: Place) -> None:
     before = json.loads(connection.read_text())
     end_supervisor(place)
     place.run("list")
-    wait_until(lambda: json.loads(connection.read_text())["epoch"] > before["epoch"], 10, "the takeover")
+    wait_until(lambda: json.loads(connection.read_text())["epoch"] > before["epoch"], what="the takeover")
     after = json.loads(connection.read_text())
     ports = [each["broker"]["port"] for each in (before, after)]
     tokens = [each["broker"]["password"] for each in (before, after)]
@@ -177,7 +177,7 @@ def test_max_checks(place: Place) -> None:
         "check", f"cd {place.root}; mkdir busy || touch overlap; sleep 0.3; rmdir busy; echo >> checks"
     )
     supervise = place.start("supervise", "--max-checks", "1")
-    wait_until(lambda: supervisor_pid(place) == supervise.pid, 10, "the supervisor")
+    wait_until(lambda: supervisor_pid(place) == supervise.pid, what="the supervisor")
     names = [submit_detached(place, COMPLETED, "--validate", check, "--close") for _ in range(3)]
     assert place.run("wait", *names).returncode == 0
     assert not (place.root / "overlap").exists()
@@ -222,7 +222,7 @@ def test_a_job_of_another_host_is_not_taken(place: Place) -> None:
     kill(submit)
     move(place, "elsewhere")
     supervise = place.start("supervise")
-    said = wait_until(lambda: supervise.stderr and supervise.stderr.readline(), 10, "a line") or ""
+    said = wait_until(lambda: supervise.stderr and supervise.stderr.readline(), what="a line") or ""
     assert (name in said, "elsewhere" in said) == (True, True)
     assert place.job(name)["state"] in {"launching", "running"}
     supervise.terminate()
@@ -235,7 +235,7 @@ def test_a_job_of_another_host_is_not_taken(place: Place) -> None:
 def test_no_secret_of_the_callers_reaches_the_supervisor(place: Place) -> None:
     """It gets places and the language, and nothing else of the environment of whoever started it."""
     name = submit_detached(place, ENDLESS, "--close", env={"SECRET": "hunter2", "LC_TIME": "C"})
-    pid = wait_until(lambda: supervisor_pid(place), 10, "the supervisor")
+    pid = wait_until(lambda: supervisor_pid(place), what="the supervisor")
     environ = Path(f"/proc/{pid}/environ").read_bytes()
     assert (b"hunter2" in environ, b"LC_TIME=C" in environ) == (False, True)
     assert place.run("cancel", name).stdout == f"{name} cancelled\n"

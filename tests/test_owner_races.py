@@ -98,7 +98,7 @@ def test_of_ten_owners_one_gets_the_job(place: Place) -> None:
         racers = [place.spawn(*words, stdin=gun) for _ in range(10)]
         os.close(gun)
         os.close(barrel)
-        wait_until(lambda: owner_epoch(place, name) > before, 30, "an owner")
+        wait_until(lambda: owner_epoch(place, name) > before, what="an owner")
         (place.work / "go").touch()
         said = [racer.communicate(timeout=60) for racer in racers]
     assert Counter(stdout for stdout, _ in said) == {"refused\n": 9, "owned\n": 1}, said
@@ -126,14 +126,14 @@ def test_ten_supervisors_and_ten_waits_at_once(place: Place) -> None:
         before = owner_epoch(place, name)
     supervisors = [place.start("supervise") for _ in range(10)]
     waits = [place.start("wait", name) for _ in range(10)]
-    wait_until(lambda: owner_epoch(place, name) > before, 30, "an owner")
+    wait_until(lambda: owner_epoch(place, name) > before, what="an owner")
     (place.work / "go").touch()
     assert [each.wait(60) for each in waits] == [0] * 10
     assert owner_epoch(place, name) == before + 1
     assert is_told_once(place, name)
     assert await_result(place, name)["outcome"] == "accepted"
     # One of them is it, or none when a `wait` was the first to start one.
-    wait_until(lambda: all(is_over(each, place) for each in supervisors), 30, "the others' end")
+    wait_until(lambda: all(is_over(each, place) for each in supervisors), what="the others' end")
     for each in supervisors:
         if each.poll() is None:
             each.terminate()
@@ -172,14 +172,14 @@ def test_ten_cancels_of_a_job_without_an_owner(place: Place) -> None:
 def test_a_handover_and_a_running_supervisor(place: Place) -> None:
     """A submit that hands its job over while a supervisor looks for jobs: taken once, by that one."""
     supervise = place.start("supervise")
-    wait_until(lambda: supervisor_pid(place) == supervise.pid, 20, "the supervisor")
+    wait_until(lambda: supervisor_pid(place) == supervise.pid, what="the supervisor")
     submit = place.start(*place.submit_args(AT_WORK, "--close"))
     name = reported(place, "started")
     place.await_state(name, "running")
     before = owner_epoch(place, name)
     os.kill(submit.pid, signal.SIGHUP)
     assert submit.wait(20) == 129
-    wait_until(lambda: owner_epoch(place, name) > before, 20, "the takeover")
+    wait_until(lambda: owner_epoch(place, name) > before, what="the takeover")
     (place.work / "go").touch()
     assert place.run("wait", name).returncode == 0
     assert owner_epoch(place, name) == before + 1
@@ -197,7 +197,7 @@ def test_the_end_of_the_job_whose_runner_had_the_supervisor_started(place: Place
     first = reported(place, "started")
     place.await_state(first, "running")
     kill(submit)
-    pid = wait_until(lambda: supervisor_pid(place), 30, "a supervisor")
+    pid = wait_until(lambda: supervisor_pid(place), what="a supervisor")
     others = [submit_detached(place, AT_WORK, "--close") for _ in range(2)]
     for name in others:
         wait_until(lambda: "started" in kinds(place, name), what="its start")  # noqa: B023 - called at once

@@ -33,7 +33,7 @@ def reported(place: Place, kind: str) -> str:
 
 def nothing_left(place: Place) -> None:
     """Wait until no process of a job lives any more; a background supervisor may."""
-    wait_until(lambda: not place.jobs_processes(), 15, "nothing left")
+    wait_until(lambda: not place.jobs_processes(), what="nothing left")
 
 
 def kill(submit: "subprocess.Popen[str]") -> None:

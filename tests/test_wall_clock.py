@@ -94,7 +94,7 @@ def test_a_new_owner_goes_on_with_what_was_left(place: Place, set_clock: SetCloc
     set_clock(shift)
     end_supervisor(place)
     place.run("list")
-    wait_until(lambda: epoch(place, name) > before, 20, "the takeover")
+    wait_until(lambda: epoch(place, name) > before, what="the takeover")
     reports = place.run("publish", "--job", name, "--event", "progress", "--detail", "later")
     assert reports.returncode == 0
     wait_until(lambda: "progress" in kinds(place, name), what="the report")
