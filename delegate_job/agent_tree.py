@@ -6,11 +6,11 @@ and the children of its process.
 
 import os
 import select
-import signal
 import sys
 import time
 
 from delegate_job import processes
+from delegate_job.bare import signal
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ Not where events are read from or written to; a line in a file becomes an `Event
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Source(StrEnum):
@@ -88,8 +87,7 @@ _SOURCES: Mapping[Kind, frozenset[Source]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened to one job.
 
     `id` is unique within the job and makes a repeat harmless. `kind` is a `Kind` or, from a newer or odd
@@ -103,7 +101,7 @@ class Event:
     source: Source
     at: str
     detail: str | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = {}
     received_at: str = ""
 
     @property

@@ -167,7 +167,5 @@ def _read_and_close(fd: int, position: Position, *, mark: bytes = b"") -> journa
 def _from_control(event: Event) -> Event:
     """A user's command writes into the same file as the runner; the kind tells them apart."""
     if event.kind in {Kind.CANCEL_REQUESTED, Kind.VERIFIED, Kind.SENT}:
-        from dataclasses import replace
-
-        return replace(event, source=Source.USER)
+        return event._replace(source=Source.USER)
     return event

@@ -16,7 +16,6 @@ The rules
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -186,8 +185,7 @@ def advance(job: Job, event: Event) -> Job:
     step = _step(job, event)
     if step is None:
         return job
-    after = replace(
-        job,
+    after = job._replace(
         state=step.target,
         outcome=step.outcome or job.outcome,
         verdict=step.verdict or job.verdict,
@@ -234,8 +232,7 @@ def _dated(before: Job, after: Job, event: Event) -> Job:
     ends = after.done and not before.done
     starts = before.started_at is None and event.kind in {Kind.SPAWNED, *_AT_WORK, *CLAIMS}
     checks = after.state is JobState.CHECKING and before.state is not JobState.CHECKING
-    return replace(
-        after,
+    return after._replace(
         attempt=before.attempt + checks,
         detail=event.detail if said else before.detail,
         started_at=event.received_at if starts else before.started_at,

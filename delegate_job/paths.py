@@ -116,10 +116,10 @@ class RegistryPaths(NamedTuple):
     def tmux_label(self) -> str:
         """The name of this registry's own tmux server (`tmux -L`), from the real path of the registry."""
         # Here, because most commands need no tmux and the import costs them 2 ms.
-        import hashlib
+        from delegate_job.bare import sha256
 
         real = os.path.realpath(self.root)
-        return f"{APP}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:12]}"
+        return f"{APP}-{sha256(os.fsencode(real))[:12]}"
 
 
 class JobPaths(NamedTuple):

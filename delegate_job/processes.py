@@ -5,8 +5,9 @@ pid alone may long belong to somebody else.
 """
 
 import os
-import signal
 import sys
+
+from delegate_job.bare import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class Recovery:
         spec = spec_of(paths.spec.read_text(encoding="utf-8"))
         job = Job(spec, created_at=first.at)
         if self._db.execute("SELECT 1 FROM jobs WHERE operation_id = ?", (spec.operation_id,)).fetchone():
-            job = replace(job, spec=replace(spec, operation_id=None))
+            job = job._replace(spec=spec._replace(operation_id=None))
         self._insert("INSERT", "jobs", new_job_columns(job))
         return job
 

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 from delegate_job.events import Event, Source
@@ -49,12 +48,12 @@ def storable(value: Any) -> Any:
 
 def spec_text(spec: JobSpec) -> str:
     """Return the spec as the registry keeps it: one JSON object."""
-    return json.dumps({field.name: getattr(spec, field.name) for field in fields(spec)})
+    return json.dumps(spec._asdict())
 
 
 def spec_of(text: str) -> JobSpec:
     """Return the spec that `spec_text` has written; ValueError or TypeError when it is none."""
-    known = {field.name for field in fields(JobSpec)}
+    known = set(JobSpec._fields)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in json.loads(text).items()

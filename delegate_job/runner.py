@@ -8,7 +8,8 @@ own side of it, in parallel.
 
 import fcntl
 import os
-import signal
+
+from delegate_job.bare import loads, signal
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -87,11 +88,9 @@ def _become_agent(job_dir: str, marked: str, go: int, failure: int) -> "NoReturn
 
 
 def _read_launch_file(job_dir: str) -> "dict[str, Any]":
-    import json
-
     path = f"{job_dir}/launch.json"
     with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs 10 ms of start-up
-        launch: dict[str, Any] = json.load(file)
+        launch: dict[str, Any] = loads(file.read())
     return launch
 
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from delegate_job.agents import agent_named, agent_of
 from delegate_job.agents.base import Agent
 from delegate_job.agents.instructions import prompt_text
 from delegate_job.audit import DEFAULT_PARENT, AuditDir
+from delegate_job.bare import sha256
 from delegate_job.environment import write_environ
 from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
@@ -97,7 +97,7 @@ def plan(request: Request) -> Planned:
         workdir=workdir,
         session=(settings.session or f"dj-{job_id}") if agent.in_tmux else "",
         log_dir=f"{_log_parent(workdir, request.environ)}/{job_id}",
-        prompt_sha256=sha256(request.prompt).hexdigest(),
+        prompt_sha256=sha256(request.prompt),
         model=settings.model,
         permission_mode=settings.permission_mode,
         agent_args=request.agent_args,
@@ -121,8 +121,6 @@ def plan_again(row: Row, *, prompt: bytes, environ: Mapping[str, str], broker: s
 
     The check is taken as it is now. An external broker's password was not kept: `broker` must name it again.
     """
-    from dataclasses import replace
-
     old, job_id = row.job.spec, new_id()
     if old.broker is not None and broker is None:
         raise UsageError(
@@ -132,8 +130,7 @@ def plan_again(row: Row, *, prompt: bytes, environ: Mapping[str, str], broker: s
     workdir, agent = checked_workdir(old.workdir), agent_of(old)
     _check_agent(agent, environ, workdir, old.permission_mode)
     address = None if broker is None else parse_url(broker)
-    spec = replace(
-        old,
+    spec = old._replace(
         id=job_id,
         session=f"dj-{job_id}" if old.session == f"dj-{old.id}" else old.session,
         log_dir=f"{_log_parent(workdir, environ)}/{job_id}",
@@ -264,14 +261,12 @@ def _remove_empty(directory: str) -> None:
 
 
 def _with_log_dir(spec: JobSpec, paths: JobPaths) -> JobSpec:
-    from dataclasses import replace
-
     if AuditDir.at(spec.log_dir).create():
         return spec
     fallback = AuditDir.at(paths.fallback_log_dir)
     if not fallback.create():
         raise NotStartedError(f"the log directory {spec.log_dir} cannot be made, nor {fallback.path}")
-    return replace(spec, log_dir=fallback.path)
+    return spec._replace(log_dir=fallback.path)
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -1,6 +1,5 @@
 """What each agent is started with and told, and that a task survives byte for byte."""
 
-import dataclasses
 import json
 import os
 import shlex
@@ -59,7 +58,7 @@ def test_built_in_agents(name: str) -> None:
     agent = agent_named(name)
     assert agent.name == name
     assert agent.template == ()
-    assert agent_of(dataclasses.replace(SPEC, agent=name)) == agent
+    assert agent_of(SPEC._replace(agent=name)) == agent
 
 
 def test_a_command_pays_only_for_its_agent() -> None:
@@ -87,7 +86,7 @@ def test_program_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path = program(tmp_path, "my agent")
     monkeypatch.chdir(tmp_path)
     assert agent_named("./my agent").name == str(path)
-    assert agent_of(dataclasses.replace(SPEC, agent=str(path))).name == str(path)
+    assert agent_of(SPEC._replace(agent=str(path))).name == str(path)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_configured_agent() -> None:
     """A name of the configuration is its template; the registry keeps the template with the job."""
     agent = agent_named("mine", configured={"mine": ("prog", "{job_id}")})
     assert (agent.name, agent.template) == ("mine", ("prog", "{job_id}"))
-    assert agent_of(dataclasses.replace(SPEC, agent="mine", command=agent.template)) == agent
+    assert agent_of(SPEC._replace(agent="mine", command=agent.template)) == agent
 
 
 def test_command_and_agent_must_fit() -> None:
@@ -144,9 +143,7 @@ def test_command_fills_its_template_in() -> None:
         "{{job_id}}",
         "$HOME",
     )
-    spec = dataclasses.replace(
-        SPEC, command=template, log_dir="/l/{job_id}", agent_args=("--extra", "{job_id}")
-    )
+    spec = SPEC._replace(command=template, log_dir="/l/{job_id}", agent_args=("--extra", "{job_id}"))
     launch = agent_named("command", command=template).launch(context(spec))
     assert launch.argv == (
         "a4f3a9b2cb4f3a9b2c",
@@ -164,7 +161,7 @@ def test_command_fills_its_template_in() -> None:
 def test_program_gets_the_instructions_last(tmp_path: Path) -> None:
     """A named program gets the user's arguments, then the whole instructions as one argument."""
     agent = agent_named(str(program(tmp_path, "p")))
-    given = context(dataclasses.replace(SPEC, agent_args=("-v",)))
+    given = context(SPEC._replace(agent_args=("-v",)))
     assert agent.launch(given).argv == (str(tmp_path / "p"), "-v", given.instructions)
 
 
@@ -178,7 +175,7 @@ def test_human_starts_nothing() -> None:
 
 def test_codex_argv() -> None:
     """Codex runs without its shared daemon, and gets the prompt after `--`."""
-    spec = dataclasses.replace(SPEC, model="m-1", permission_mode="auto", agent_args=("-c", "a=1"))
+    spec = SPEC._replace(model="m-1", permission_mode="auto", agent_args=("-c", "a=1"))
     given = context(spec)
     assert agent_named("codex").launch(given).argv == (
         "codex",
@@ -207,7 +204,7 @@ def test_codex_argv() -> None:
 )
 def test_codex_may_write_the_log_dir(log_dir: str, mode: str | None, *, added: bool) -> None:
     """A log dir outside the work dir is made writable, but not in the sandbox that refuses it and ends."""
-    spec = dataclasses.replace(SPEC, log_dir=log_dir, permission_mode=mode)
+    spec = SPEC._replace(log_dir=log_dir, permission_mode=mode)
     argv = agent_named("codex").launch(context(spec)).argv
     assert (argv[2:4] == ("--add-dir", log_dir)) is added
     assert ("--add-dir" in argv) is added
@@ -215,9 +212,7 @@ def test_codex_may_write_the_log_dir(log_dir: str, mode: str | None, *, added: b
 
 def test_claude_argv() -> None:
     """Claude gets its settings of this run, and the prompt after `--`."""
-    spec = dataclasses.replace(
-        SPEC, model="opus", permission_mode="edits", agent_args=("--allowedTools", "Read")
-    )
+    spec = SPEC._replace(model="opus", permission_mode="edits", agent_args=("--allowedTools", "Read"))
     given = context(spec)
     assert agent_named("claude-code").launch(given).argv == (
         "claude",
@@ -237,7 +232,7 @@ def test_claude_argv() -> None:
 @pytest.mark.parametrize("name", ["claude-code", "codex"])
 def test_each_permission_mode_is_another_argv(name: str) -> None:
     """All four modes are mapped, each differently; without one the agent's own default holds."""
-    specs = [dataclasses.replace(SPEC, permission_mode=mode) for mode in (None, *PERMISSION_MODES)]
+    specs = [SPEC._replace(permission_mode=mode) for mode in (None, *PERMISSION_MODES)]
     assert len({agent_named(name).launch(context(spec)).argv for spec in specs}) == 5
 
 
@@ -262,9 +257,7 @@ def test_no_rule_is_made_of_an_odd_path(path: str) -> None:
 
 def test_claude_asks_only_once_about_all() -> None:
     """Who said `--permission-mode all` is not asked again, and nobody else is spared the question."""
-    assert claude_settings(context(dataclasses.replace(SPEC, permission_mode="all")))[
-        "skipDangerousModePermissionPrompt"
-    ]
+    assert claude_settings(context(SPEC._replace(permission_mode="all")))["skipDangerousModePermissionPrompt"]
     assert "skipDangerousModePermissionPrompt" not in claude_settings(context())
 
 
@@ -413,7 +406,7 @@ def test_report_commands_run_as_they_stand(tmp_path: Path) -> None:
 
 def test_instructions_of_a_checked_job() -> None:
     """A check is announced with how often it may be tried, and not where it is."""
-    spec = dataclasses.replace(SPEC, validate="/owner/check.sh", attempts=3)
+    spec = SPEC._replace(validate="/owner/check.sh", attempts=3)
     text = context(spec).instructions
     assert "Checks left: 3 of 3." in text
     assert "/owner/check.sh" not in text
@@ -421,7 +414,7 @@ def test_instructions_of_a_checked_job() -> None:
 
 def test_instructions_of_a_launch_after_a_rejection() -> None:
     """A new launch is told that it goes on, what the check printed, and how many checks are left."""
-    spec = dataclasses.replace(SPEC, validate="/check", attempts=2)
+    spec = SPEC._replace(validate="/check", attempts=2)
     text = compose(
         spec, prompt="The task", publish_argv=PUBLISH, log_dir="/l", rejection="2 tests failed\n", attempt=1
     )
@@ -433,7 +426,7 @@ def test_instructions_of_a_launch_after_a_rejection() -> None:
 
 def rejection(output: str, *, verdict: Verdict = Verdict.FAILED, exit_code: int | None = 3) -> str:
     """Return the message about a first of three checks."""
-    spec = dataclasses.replace(SPEC, validate="/check", attempts=3)
+    spec = SPEC._replace(validate="/check", attempts=3)
     return instructions.rejection_message(
         spec, attempt=1, verdict=verdict, exit_code=exit_code, output=output, publish_argv=PUBLISH
     )

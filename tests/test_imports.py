@@ -18,7 +18,7 @@ PURE_LIBRARY = {"collections", "dataclasses", "datetime", "enum", "functools", "
 
 LAYERS: tuple[set[str], ...] = (
     CORE,
-    {"paths", "retry"},
+    {"paths", "retry", "bare"},
     {"agents"},
     set(),  # every module that is not named here: one outside thing each
     {"supervisor", "owner", "background", "pruning", "client", "reporter"},

@@ -1,7 +1,6 @@
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def likely_events(draw: st.DrawFn) -> Event:
     """An event by one who may say it: these lead far, where any event mostly means nothing."""
     event = draw(events())
     kind = draw(st.sampled_from(Kind))
-    return replace(event, job_id="abcdefghjk", kind=kind, source=source_of(kind))
+    return event._replace(job_id="abcdefghjk", kind=kind, source=source_of(kind))
 
 
 HISTORIES = st.lists(events() | likely_events(), max_size=25)
@@ -119,8 +118,8 @@ def test_done_is_final(spec: dict[str, Any], history: list[Event], later: list[E
     job = end
     for event in later:
         before, job = job, advance(job, event)
-        assert job is before or (event.known_kind is Kind.CLOSED and job == replace(before, owed=None))
-    assert replace(job, owed=None) == replace(end, owed=None)
+        assert job is before or (event.known_kind is Kind.CLOSED and job == before._replace(owed=None))
+    assert job._replace(owed=None) == end._replace(owed=None)
 
 
 @given(SPECS, HISTORIES)

@@ -492,10 +492,9 @@ print(validation.run(JobPaths(Path(sys.argv[1])), spec, attempt=1, environ=os.en
 
 def start_owner(bench: Bench, script: Path, *, before: str = "") -> "subprocess.Popen[str]":
     """Run a check from another process, as an owner that can be killed."""
-    import dataclasses
     import json
 
-    spec = json.dumps(dataclasses.asdict(bench.spec(script)))
+    spec = json.dumps(bench.spec(script)._asdict())
     return subprocess.Popen(
         [sys.executable, "-c", before + _OWNER, str(bench.paths.root), spec],
         env={"PATH": os.environ["PATH"], "PIDS": str(bench.pids)},
