@@ -5,103 +5,75 @@ What a command does stands elsewhere; nothing here exits, and errors are shown b
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from delegate_job.cli_options import Argument, Command, Option, Unparsed, read
 from delegate_job.errors import UsageError
 from delegate_job.job import JobState
 
-app = typer.Typer(
-    name="delegate-job",
-    help="Hand a task to an interactive coding agent and learn, by exit code, whether the work is good.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
+COMMANDS: dict[str, Command] = {}
+"""Every command by its name, in the order in which `--help` shows them."""
 
-RegistryDir = Annotated[
-    str | None, typer.Option("--registry-dir", metavar="DIR", help="Where jobs are kept.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, its beginning, or @last.")]
-JobOption = Annotated[
-    str | None, typer.Option("--job", metavar="ID", help="The same as ID.", show_default=False)
-]
+RegistryDir = Annotated[str | None, Option("Where jobs are kept.", "DIR")]
+AsJson = Annotated[bool, Option("Print JSON for programs.", flags=("--json",))]
+JobId = Annotated[str, Argument("A job's id, its beginning, or @last.", "ID")]
+JobOption = Annotated[str | None, Option("The same as ID.", "ID")]
 
 
 def main(argv: list[str]) -> int:
     """Run the command that `argv` (without the program) names; return its exit code."""
-    try:
-        code = app(args=argv, prog_name="delegate-job", standalone_mode=False)
-    except Exception as error:
-        # The parser's own errors, whichever click typer carries: they know their message and their code.
-        if not hasattr(error, "format_message"):
-            raise
-        raise _told(error) from None
-    return int(code or 0)
+    plain = read(COMMANDS, argv)
+    if plain is not None:
+        return plain()
+    from delegate_job import cli_typer
+
+    return cli_typer.main(COMMANDS, argv)
 
 
-def _told(error: Any) -> Exception:
-    message = " ".join(error.format_message().split()).rstrip(".")
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "delegate-job"
-    return UsageError(message[:1].lower() + message[1:], hint=f"see `{command} --help`")
+def _command(name: str = "") -> Callable[[Command], Command]:
+    """Make a function the command of this name, its own unless another is given."""
+
+    def add(function: Command) -> Command:
+        COMMANDS[name or function.__name__] = function
+        return function
+
+    return add
 
 
-@app.command()
+@_command()
 def submit(
-    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="The task.", show_default=False)] = None,
-    prompt_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The task's file; - is stdin.", show_default=False)
-    ] = None,
+    prompt: Annotated[str | None, Option("The task.", "TEXT")] = None,
+    prompt_file: Annotated[str | None, Option("The task's file; - is stdin.", "FILE")] = None,
     agent: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="claude-code (default), codex, human, command, a program."),
+        Option("claude-code (default), codex, human, command, a program.", "NAME"),
     ] = None,
-    command: Annotated[
-        str | None, typer.Option(metavar="'PROG ARG…'", help="For --agent command; run without a shell.")
-    ] = None,
-    workdir: Annotated[str, typer.Option(metavar="DIR", help="Where the agent works.")] = ".",
-    agent_session: Annotated[str | None, typer.Option(metavar="tmux:LABEL", help="Name the session.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="M", help="The agent's model.")] = None,
-    permission_mode: Annotated[
-        str | None, typer.Option(metavar="MODE", help="ask, edits, auto or all.")
-    ] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="SEC", help="End the job after that (3600).")] = None,
-    idle_timeout: Annotated[
-        str | None, typer.Option(metavar="SEC", help="End it when so long quiet.")
-    ] = None,
-    validate: Annotated[
-        str | None, typer.Option(metavar="SCRIPT", help="Checks the work after the claim.")
-    ] = None,
-    attempts: Annotated[str | None, typer.Option(metavar="N", help="Checks in all (1).")] = None,
-    validate_timeout: Annotated[str | None, typer.Option(metavar="SEC", help="For one check (600).")] = None,
-    embedded_broker: Annotated[
-        bool, typer.Option("--embedded-broker", help="Broker in-process (default).")
-    ] = False,
-    broker: Annotated[
-        str | None, typer.Option(metavar="URL", help="mqtt[s]://user:password@host:port instead.")
-    ] = None,
-    close: Annotated[bool, typer.Option("--close", help="End the session with the job.")] = False,
-    fail_on_input: Annotated[
-        bool, typer.Option("--fail-on-input", help="End when a person is needed.")
-    ] = False,
-    on_event: Annotated[str | None, typer.Option(metavar="COMMAND", help="Run for each event.")] = None,
-    operation_id: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Submit once, join afterwards.")
-    ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Leave it to the background.")] = False,
+    command: Annotated[str | None, Option("For --agent command; run without a shell.", "'PROG ARG…'")] = None,
+    workdir: Annotated[str, Option("Where the agent works.", "DIR")] = ".",
+    agent_session: Annotated[str | None, Option("Name the session.", "tmux:LABEL")] = None,
+    model: Annotated[str | None, Option("The agent's model.", "M")] = None,
+    permission_mode: Annotated[str | None, Option("ask, edits, auto or all.", "MODE")] = None,
+    timeout: Annotated[str | None, Option("End the job after that (3600).", "SEC")] = None,
+    idle_timeout: Annotated[str | None, Option("End it when so long quiet.", "SEC")] = None,
+    validate: Annotated[str | None, Option("Checks the work after the claim.", "SCRIPT")] = None,
+    attempts: Annotated[str | None, Option("Checks in all (1).", "N")] = None,
+    validate_timeout: Annotated[str | None, Option("For one check (600).", "SEC")] = None,
+    embedded_broker: Annotated[bool, Option("Broker in-process (default).")] = False,
+    broker: Annotated[str | None, Option("mqtt[s]://user:password@host:port instead.", "URL")] = None,
+    close: Annotated[bool, Option("End the session with the job.")] = False,
+    fail_on_input: Annotated[bool, Option("End when a person is needed.")] = False,
+    on_event: Annotated[str | None, Option("Run for each event.", "COMMAND")] = None,
+    operation_id: Annotated[str | None, Option("Submit once, join afterwards.", "KEY")] = None,
+    detach: Annotated[bool, Option("Leave it to the background.")] = False,
     max_parallel: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Jobs at once in this registry; 0: any.")
+        int | None, Option("Jobs at once in this registry; 0: any.", "N", minimum=0)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    dry_run: Annotated[bool, Option("Show what would be done.")] = False,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
-    agent_args: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ARG…]", help="Go to the agent.", show_default=False)
-    ] = None,
+    agent_args: Annotated[list[str] | None, Argument("Go to the agent.", "[-- ARG…]")] = None,
 ) -> int:
     """Hand a task to an agent, wait for its end, and exit with what came of it.
 
@@ -155,23 +127,19 @@ def _for_agent(words: list[str] | None) -> tuple[str, ...]:
     return given
 
 
-@app.command(
-    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
-)
-def publish(context: typer.Context) -> int:
+@_command()
+def publish(words: Annotated[list[str], Unparsed()]) -> int:
     """Report what happens to a job; agents run this. See `delegate-job publish --help`."""
     from delegate_job import reporter
 
-    return reporter.main(context.args)
+    return reporter.main(words)
 
 
-@app.command()
+@_command()
 def status(
-    job_id: Annotated[str | None, typer.Argument(metavar="ID", help="The job.", show_default=False)] = None,
+    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
     job: JobOption = None,
-    connection: Annotated[
-        bool, typer.Option("--connection", help="A read-only MQTT URL and the topics.")
-    ] = False,
+    connection: Annotated[bool, Option("A read-only MQTT URL and the topics.")] = False,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -184,12 +152,12 @@ def status(
     return commands.status(_one(job_id, job), registry_dir, connection=connection, as_json=as_json)
 
 
-@app.command("list")
+@_command("list")
 def list_jobs(
-    state: Annotated[JobState | None, typer.Option(metavar="STATE", help="Only jobs in this state.")] = None,
-    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this agent.")] = None,
-    here: Annotated[bool, typer.Option("--here", help="Only jobs in this work dir.")] = False,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many.")] = None,
+    state: Annotated[JobState | None, Option("Only jobs in this state.", "STATE")] = None,
+    agent: Annotated[str | None, Option("Only jobs of this agent.", "NAME")] = None,
+    here: Annotated[bool, Option("Only jobs in this work dir.")] = False,
+    limit: Annotated[int | None, Option("At most so many.", "N", minimum=1)] = None,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -206,17 +174,15 @@ def list_jobs(
     )
 
 
-@app.command()
+@_command()
 def wait(
     job_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID…]", help="Jobs; all unfinished ones if none is named.")
+        list[str] | None, Argument("Jobs; all unfinished ones if none is named.", "[ID…]")
     ] = None,
     job: JobOption = None,
-    any_of: Annotated[bool, typer.Option("--any", help="Until one of them is done.")] = False,
-    until: Annotated[
-        JobState | None, typer.Option(metavar="STATE", help="Until this state is reached.")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="SEC", min=0, help="Then exit 124.")] = None,
+    any_of: Annotated[bool, Option("Until one of them is done.", flags=("--any",))] = False,
+    until: Annotated[JobState | None, Option("Until this state is reached.", "STATE")] = None,
+    timeout: Annotated[float | None, Option("Then exit 124.", "SEC", minimum=0)] = None,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -230,11 +196,11 @@ def wait(
     return commands.wait(ids, registry_dir, any_of=any_of, until=until, timeout=timeout, as_json=as_json)
 
 
-@app.command()
+@_command()
 def verify(
-    job_id: Annotated[str | None, typer.Argument(metavar="ID", help="The job.", show_default=False)] = None,
+    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
     job: JobOption = None,
-    validate: Annotated[Path | None, typer.Option(metavar="SCRIPT", help="The check to run.")] = None,
+    validate: Annotated[Path | None, Option("The check to run.", "SCRIPT")] = None,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -249,15 +215,15 @@ def verify(
     return commands.verify(_one(job_id, job), str(validate), registry_dir, as_json=as_json)
 
 
-@app.command()
+@_command()
 def logs(
-    job_id: Annotated[str | None, typer.Argument(metavar="ID", help="The job.", show_default=False)] = None,
+    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
     job: JobOption = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is done.")] = False,
-    reports: Annotated[bool, typer.Option("--reports", help="What was claimed.")] = False,
-    pane: Annotated[bool, typer.Option("--pane", help="The agent's terminal.")] = False,
-    validation: Annotated[bool, typer.Option("--validation", help="The checks' output.")] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="The audit directories of all jobs.")] = False,
+    follow: Annotated[bool, Option("Go on until the job is done.", flags=("--follow", "-f"))] = False,
+    reports: Annotated[bool, Option("What was claimed.")] = False,
+    pane: Annotated[bool, Option("The agent's terminal.")] = False,
+    validation: Annotated[bool, Option("The checks' output.")] = False,
+    list_all: Annotated[bool, Option("The audit directories of all jobs.", flags=("--list",))] = False,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -277,7 +243,7 @@ def logs(
     return commands.logs(_one(job_id, job), registry_dir, kind=kind, follow=follow, as_json=as_json)
 
 
-@app.command()
+@_command()
 def attach(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
     """Look at the running agent in its tmux session; leave with Ctrl-b d.
 
@@ -288,10 +254,10 @@ def attach(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = Fa
     return commands.attach(job_id, registry_dir, as_json=as_json)
 
 
-@app.command()
+@_command()
 def send(
     job_id: JobId,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to say; - reads stdin.")],
+    text: Annotated[str, Argument("What to say; - reads stdin.", "TEXT")],
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -304,13 +270,11 @@ def send(
     return commands.send(job_id, text, registry_dir, as_json=as_json)
 
 
-@app.command()
+@_command()
 def retry(
     job_id: JobId,
-    detach: Annotated[bool, typer.Option("--detach", help="Leave it to the background.")] = False,
-    broker: Annotated[
-        str | None, typer.Option(metavar="URL", help="The external broker, if it had one.")
-    ] = None,
+    detach: Annotated[bool, Option("Leave it to the background.")] = False,
+    broker: Annotated[str | None, Option("The external broker, if it had one.", "URL")] = None,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -323,11 +287,11 @@ def retry(
     return commands.retry(job_id, registry_dir, broker=broker, detach=detach, as_json=as_json)
 
 
-@app.command()
+@_command()
 def prune(
-    older_than: Annotated[str, typer.Option(metavar="AGE", help="Such as 30d, 12h, 90min.")] = "30d",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be forgotten.")] = False,
-    logs: Annotated[bool, typer.Option("--logs", help="The audit directories too.")] = False,
+    older_than: Annotated[str, Option("Such as 30d, 12h, 90min.", "AGE")] = "30d",
+    dry_run: Annotated[bool, Option("Show what would be forgotten.")] = False,
+    logs: Annotated[bool, Option("The audit directories too.")] = False,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -340,7 +304,7 @@ def prune(
     return commands.prune(registry_dir, older_than, dry_run=dry_run, logs=logs, as_json=as_json)
 
 
-@app.command()
+@_command()
 def cancel(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
     """End a job and its agent.
 
@@ -351,13 +315,13 @@ def cancel(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = Fa
     return commands.cancel(job_id, registry_dir, as_json=as_json)
 
 
-@app.command()
+@_command()
 def supervise(
     max_parallel: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Jobs at once in this registry; 0: any.")
+        int | None, Option("Jobs at once in this registry; 0: any.", "N", minimum=0)
     ] = None,
-    max_checks: Annotated[int, typer.Option(metavar="N", min=1, help="Checks side by side.")] = 2,
-    background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
+    max_checks: Annotated[int, Option("Checks side by side.", "N", minimum=1)] = 2,
+    background: Annotated[bool, Option("Started by itself.", hidden=True)] = False,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -373,10 +337,10 @@ def supervise(
     )
 
 
-@app.command()
+@_command()
 def broker(
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0: any free one.")] = 0,
-    observer: Annotated[bool, typer.Option("--observer", help="Also print a read-only URL.")] = False,
+    port: Annotated[int, Option("0: any free one.", "N", minimum=0, maximum=65535)] = 0,
+    observer: Annotated[bool, Option("Also print a read-only URL.")] = False,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -388,24 +352,6 @@ def broker(
 
     del registry_dir, as_json  # Every command takes them; this one has no registry and always prints JSON.
     return commands.broker(port, observer=observer)
-
-
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
-    if wanted:
-        from delegate_job import __version__
-
-        print(f"delegate-job {__version__}")  # noqa: T201 - data on stdout
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[  # Its callback has acted before a command is missed.
-        bool,
-        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
-    ] = False,
-) -> None:
-    """Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."""
 
 
 def _one(job_id: str | None, job: str | None) -> str:

@@ -1,0 +1,110 @@
+"""The command line as typer sees it: help, mistakes, completion, and every line that is not plain.
+
+Made from the declarations in `cli`; what a command does is not here.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import FunctionType
+from typing import Annotated, Any
+
+import typer
+
+from delegate_job.cli_options import Argument, Command, Option, Parameter, Unparsed, parameters
+from delegate_job.errors import UsageError
+
+PURPOSE = "Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."
+_UNPARSED: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def main(commands: Mapping[str, Command], argv: Sequence[str]) -> int:
+    """Run the command that `argv` (without the program) names; return its exit code."""
+    try:
+        code = make_app(commands)(args=list(argv), prog_name="delegate-job", standalone_mode=False)
+    except Exception as error:
+        # The parser's own errors, whichever click typer carries: they know their message and their code.
+        if not hasattr(error, "format_message"):
+            raise
+        raise _told(error) from None
+    return int(code or 0)
+
+
+def make_app(commands: Mapping[str, Command]) -> typer.Typer:
+    """Return the commands as an app of typer."""
+    app = typer.Typer(
+        name="delegate-job",
+        help=PURPOSE,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name, command in commands.items():
+        declared = tuple(parameters(command))
+        if any(isinstance(each.form, Unparsed) for each in declared):
+            app.command(name, add_help_option=False, context_settings=_UNPARSED)(_handing_on(command))
+        else:
+            app.command(name)(_annotated(command, declared))
+    return app
+
+
+def _annotated(command: Command, declared: Sequence[Parameter]) -> Command:
+    """Return the command with annotations that typer understands."""
+    copy = FunctionType(
+        command.__code__,
+        command.__globals__,
+        command.__name__,
+        command.__defaults__,
+    )
+    copy.__doc__ = command.__doc__
+    copy.__annotations__ = {
+        each.name: Annotated[command.__annotations__[each.name].__origin__, _form(each)] for each in declared
+    }
+    return copy
+
+
+def _form(parameter: Parameter) -> Any:
+    match parameter.form:
+        case Argument(help_text, metavar):
+            return typer.Argument(metavar=metavar, help=help_text, show_default=False)
+        case Option() as option:
+            return typer.Option(
+                *parameter.flags,
+                metavar=option.metavar,
+                help=option.help,
+                min=option.minimum,
+                max=option.maximum,
+                hidden=option.hidden,
+            )
+    raise TypeError(f"{parameter.name} is neither an option nor an argument")
+
+
+def _handing_on(command: Command) -> Command:
+    def run(context: typer.Context) -> int:
+        return command(context.args)
+
+    run.__doc__ = command.__doc__
+    return run
+
+
+def _told(error: Any) -> Exception:
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "delegate-job"
+    return UsageError(message[:1].lower() + message[1:], hint=f"see `{command} --help`")
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's form of a callback
+    if wanted:
+        from delegate_job import __version__
+
+        print(f"delegate-job {__version__}")  # noqa: T201 - data on stdout
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[  # Its callback has acted before a command is missed.
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."""
