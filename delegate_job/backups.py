@@ -151,7 +151,12 @@ def _take_over(paths: RegistryPaths) -> Repaired:
 
 
 def _set_aside(paths: RegistryPaths) -> Path:
-    aside = paths.root / f"{paths.database.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    first = paths.root / f"{paths.database.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    aside, number = first, 1
+    # The same second may come twice, also because the clock was set back.
+    while aside.exists():
+        number += 1
+        aside = first.with_name(f"{first.name}-{number}")
     for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{paths.database}{suffix}").rename(f"{aside}{suffix}")

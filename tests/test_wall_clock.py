@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sqlite3
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from delegate_job import backups
+from delegate_job.paths import RegistryPaths
 from harness import Place, job_id, wait_until
 from takeovers import (
     COMPLETED,
@@ -207,4 +208,17 @@ def test_the_newest_backup_is_the_one_made_last(place: Place, set_clock: SetCloc
 def back_up(place: Place) -> None:
     """Make a backup of the registry, as its supervisor does."""
     process = place.spawn(sys.executable, "-c", BACK_UP, place.registry)
-    assert process.wait(20) == 0, os.linesep.join(process.communicate())
+    said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+
+
+def test_what_was_set_aside_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second damaged file of the same second, by the clock, does not take the first one's name."""
+    second = time.gmtime(0)
+    monkeypatch.setattr(time, "gmtime", lambda: second)
+    paths = RegistryPaths(tmp_path)
+    aside = []
+    for text in ("one", "two", "three"):
+        paths.database.write_text(text)
+        aside.append(backups._set_aside(paths))
+    assert [path.read_text() for path in aside] == ["one", "two", "three"]
