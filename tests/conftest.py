@@ -1,5 +1,6 @@
 """The fixtures that tests share, and the guard before the user's own registry and configuration."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def _guard_of_the_users_own_files(tmp_path_factory: pytest.TempPathFactory) -> I
         patch.setenv("TMUX_TMPDIR", str(wall / "tmux"))
         yield
     assert wall.is_file()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hangups_are_heard() -> None:
+    """What is started here hears SIGHUP also when the tests run under `nohup`: it would be inherited."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture
