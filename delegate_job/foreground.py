@@ -178,8 +178,13 @@ class Submit:
             raise NotStartedError(error.message, hint=error.hint) from error
 
     def _leave(self) -> int:
-        """Register the job for the background supervisor, and say where it is."""
-        return self._left(self._register(owned=False).row.job)
+        """Register the job for the background supervisor, and say where it is.
+
+        A signal changes nothing any more: between the row's commit and its return an exception would have
+        half a job removed.
+        """
+        with hearing_signals():
+            return self._left(self._register(owned=False).row.job)
 
     def _left(self, job: Job) -> int:
         self._output.registered(job, _attach(job, self._registry.paths))

@@ -135,7 +135,7 @@ def test_a_signal_at_any_moment_leaves_no_job_or_a_whole_one(place: Place, signu
         submit.communicate(timeout=20)
     listed = json.loads(place.run("list", "--json").stdout)
     for job in listed:
-        assert place.run("wait", job["id"]).returncode == 0
+        assert place.run("wait", job["id"]).returncode == 0, place.run("logs", job["id"]).stdout
     # What never became a job leaves no trace where agents' users look.
     parent = place.work / "delegate_job_logs"
     logs = {path.name for path in parent.iterdir() if path.is_dir()} if parent.exists() else set()
