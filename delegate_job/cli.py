@@ -231,16 +231,16 @@ def logs(
 
     Example: delegate-job logs @last --follow
     """
-    from delegate_job import commands
+    from delegate_job import commands_logs
 
     if list_all:
-        return commands.list_logs(registry_dir, as_json=as_json)
+        return commands_logs.list_logs(registry_dir, as_json=as_json)
     kinds = {"reports": reports, "pane": pane, "validation": validation}
     chosen = [kind for kind, wanted in kinds.items() if wanted]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
     kind = chosen[0] if chosen else "events"
-    return commands.logs(_one(job_id, job), registry_dir, kind=kind, follow=follow, as_json=as_json)
+    return commands_logs.logs(_one(job_id, job), registry_dir, kind=kind, follow=follow, as_json=as_json)
 
 
 @_command()

@@ -65,12 +65,22 @@ def wait(
         await_change(registry, version, timeout=min(left, 1.0))
 
 
-def wait_until_settled(registry: Registry, job_id: str, *, timeout: float) -> bool:
-    """Wait until a job is done and nothing is owed any more; False after `timeout` seconds."""
+def wait_until_settled(
+    registry: Registry, job_id: str, *, timeout: float, take_over: Callable[[], None]
+) -> bool:
+    """Wait until a job is done and nothing is owed any more; False after `timeout` seconds.
+
+    `take_over` is called while it has no owner: the one it had may end in the meantime.
+    """
+    lock = registry.paths.job(job_id).lock
 
     def settled() -> bool:
         job = registry.row(job_id).job
-        return job.done and job.owed is None
+        if job.done and job.owed is None:
+            return True
+        if not locks.is_held(lock):
+            take_over()
+        return False
 
     return bool(retry_until(settled, timeout=timeout, interval=LOOK_EVERY))
 

@@ -6,18 +6,14 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from itertools import chain
-from typing import Any
 
 from delegate_job import client, journal, starter
-from delegate_job.document import event_document, job_document
+from delegate_job.document import job_document
 from delegate_job.errors import NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.exit_codes import ExitCode
 from delegate_job.job import JobState
 from delegate_job.output import (
-    harmless,
-    local_time,
     print_job,
     print_jobs,
     print_json,
@@ -26,7 +22,7 @@ from delegate_job.output import (
 )
 from delegate_job.paths import RegistryPaths, absolute
 from delegate_job.registry import MAX_PARALLEL, Registry
-from delegate_job.rows import Row, storable
+from delegate_job.rows import Row
 from delegate_job.settings import registry_dir as settled_registry_dir
 
 CANCEL_TIMEOUT = 20.0
@@ -155,7 +151,7 @@ def verify(job: str, script: str, registry_dir: str | None, *, as_json: bool) ->
             attempt=max(row.job.attempt, 1),
             environ=os.environ,
             registry_dir=registry.paths.root,
-            echo=_to_stderr if as_json else _to_stdout,
+            echo=_to_stderr if as_json else to_stdout,
         )
         data = {"script": os.fsencode(script).decode(errors="replace"), "exit_code": result.exit_code}
         said = journal.new_event(row.job.id, Kind.VERIFIED)
@@ -169,7 +165,8 @@ def verify(job: str, script: str, registry_dir: str | None, *, as_json: bool) ->
     return ExitCode.WAIT_TIMED_OUT if result.exit_code is None else result.exit_code
 
 
-def _to_stdout(chunk: bytes) -> None:
+def to_stdout(chunk: bytes) -> None:
+    """Write bytes as they are, at once."""
     sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()
 
@@ -177,80 +174,6 @@ def _to_stdout(chunk: bytes) -> None:
 def _to_stderr(chunk: bytes) -> None:
     sys.stderr.buffer.write(chunk)
     sys.stderr.buffer.flush()
-
-
-def list_logs(registry_dir: str | None, *, as_json: bool) -> int:
-    """Show the audit directories, newest job first."""
-    with open_registry(registry_dir) as registry:
-        found = ((row.job.id, row.job.spec.log_dir) for row in registry.rows())
-        if as_json:
-            print_json_array({"id": job_id, "log_dir": storable(log_dir)} for job_id, log_dir in found)
-        else:
-            for job_id, log_dir in found:
-                print(job_id, log_dir)
-    return ExitCode.ACCEPTED
-
-
-def logs(job: str, registry_dir: str | None, *, kind: str, follow: bool, as_json: bool) -> int:
-    """Show one of a job's logs."""
-    with open_registry(registry_dir) as registry:
-        row = registry.find(job)
-        if kind == "events":
-            _show_events(registry, row, follow=follow, as_json=as_json)
-        else:
-            _show_log(registry, row, kind=kind, follow=follow)
-    return ExitCode.ACCEPTED
-
-
-def _show_events(registry: Registry, row: Row, *, follow: bool, as_json: bool) -> None:
-    for document in _events(registry, row, follow=follow):
-        print(json.dumps(document, ensure_ascii=False) if as_json else _event_line(document), flush=True)
-    row = registry.row(row.job.id)
-    for event in client.late_reports(registry, row):
-        document = event_document(event, sequence=0, applied=False) | {"sequence": None}
-        when = "after the end" if row.job.done else "not yet read: the job has no owner"
-        print(
-            json.dumps(document, ensure_ascii=False) if as_json else f"{_event_line(document)} [{when}]",
-            flush=True,
-        )
-
-
-def _events(registry: Registry, row: Row, *, follow: bool) -> Iterator[dict[str, Any]]:
-    last = 0
-    while True:
-        version, done = registry.data_version(), registry.row(row.job.id).job.done
-        for document in client.log_entries(registry, row.job.id, after=last):
-            last = document["sequence"]
-            yield document
-        if done or not follow:
-            return
-        starter.ensure_running_for_ownerless(registry, os.environ)
-        client.await_change(registry, version, timeout=1.0)
-
-
-def _event_line(document: dict[str, Any]) -> str:
-    detail = printable(document["detail"] or "")
-    kind = printable(document["kind"])
-    mark = "" if document["applied"] else " (not applied)"
-    return (
-        f"{local_time(document['at'])} {document['source']:<6} {kind}{': ' if detail else ''}{detail}{mark}"
-    )
-
-
-def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool) -> None:
-    paths = registry.paths.job(row.job.id)
-
-    def done() -> bool:
-        return not follow or registry.row(row.job.id).job.done
-
-    checks = (paths.validation_log(attempt + 1) for attempt in range(row.job.attempt))
-    pieces = {
-        "pane": client.follow_file(paths.pane_log, done),
-        "reports": client.report_lines(row, done),
-        "validation": chain.from_iterable(client.follow_file(path, done) for path in checks),
-    }
-    for piece in pieces[kind]:
-        _to_stdout(harmless(piece) if sys.stdout.isatty() else piece)
 
 
 def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:  # noqa: RET503 - execvp never returns
@@ -302,8 +225,13 @@ def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:
 def _cancel(registry: Registry, row: Row) -> None:
     if not row.job.done:
         client.ask_to_cancel(registry, row, detail=f"by `delegate-job cancel` (pid {os.getpid()})")
-    starter.ensure_running_for_ownerless(registry, os.environ)
-    if not client.wait_until_settled(registry, row.job.id, timeout=CANCEL_TIMEOUT):
+    settled = client.wait_until_settled(
+        registry,
+        row.job.id,
+        timeout=CANCEL_TIMEOUT,
+        take_over=lambda: starter.ensure_running_for_ownerless(registry, os.environ),
+    )
+    if not settled:
         raise RegistryError(
             f"job {row.job.id} was asked to end and has not after {CANCEL_TIMEOUT:.0f} s",
             hint="its owner will act on it when it can",

@@ -3,6 +3,8 @@
 Not the odd events of an agent: those are data. An exception here means that *we* could not do what was asked.
 """
 
+from collections.abc import Sequence
+
 from delegate_job.exit_codes import ExitCode
 
 
@@ -35,6 +37,16 @@ class RegistryError(DelegateJobError):
 
 class UnknownJobError(RegistryError):
     """No job, or more than one, has this id or beginning of an id."""
+
+    @classmethod
+    def of(cls, beginning: str, found: Sequence[str]) -> "UnknownJobError":
+        """Return what to say of a name that fits the jobs `found`: none, or more than one."""
+        if found:
+            some = ", ".join(sorted(found)[:2])
+            return cls(f"more than one job begins with {beginning!r}: {some}", hint="give more of the id")
+        if beginning == "@last":
+            return cls("there is no job yet", hint="`delegate-job submit --prompt …` makes one")
+        return cls(f"no job {beginning!r}", hint="`delegate-job list` shows all jobs")
 
 
 def one_line(error: Exception) -> str:

@@ -283,7 +283,7 @@ class Registry:
         with self._told():
             found = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if found is None:
-            raise UnknownJobError(f"no job {job_id}", hint="`delegate-job list` shows all jobs")
+            raise UnknownJobError.of(job_id, [])
         return row_of(found)
 
     def has(self, job_id: str) -> bool:
@@ -307,17 +307,7 @@ class Registry:
                 ).fetchall()
         if len(found) == 1 or (found and found[0]["id"] == beginning):
             return row_of(found[0])
-        raise self._not_found(beginning, [row["id"] for row in found])
-
-    @staticmethod
-    def _not_found(beginning: str, found: list[str]) -> UnknownJobError:
-        if found:
-            return UnknownJobError(
-                f"more than one job begins with {beginning!r}: {', '.join(found)}", hint="give more of the id"
-            )
-        if beginning == "@last":
-            return UnknownJobError("there is no job yet", hint="`delegate-job submit --prompt …` makes one")
-        return UnknownJobError(f"no job {beginning!r}", hint="`delegate-job list` shows all jobs")
+        raise UnknownJobError.of(beginning, [row["id"] for row in found])
 
     def find_operation(self, operation_id: str) -> Row | None:
         """Return the job that was submitted with this operation id."""

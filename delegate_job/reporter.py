@@ -214,11 +214,7 @@ def _matching(jobs: str, name: str) -> str:
     found = [name] if name in known else [job_id for job_id in known if name and job_id.startswith(name)]
     if len(found) == 1:
         return found[0]
-    if not found:
-        raise UnknownJobError(
-            f"no job {name!r} in {jobs}", hint="`delegate-job list` shows the jobs there are"
-        )
-    raise UnknownJobError(f"{len(found)} jobs begin with {name!r}", hint="add more of the id")
+    raise UnknownJobError.of(name, found)
 
 
 def _newest(jobs: str) -> str:
@@ -233,7 +229,7 @@ def _newest(jobs: str) -> str:
 
     newest = max(made(), default=None)
     if newest is None:
-        raise UnknownJobError(f"there are no jobs in {jobs}")
+        raise UnknownJobError.of("@last", [])
     return newest[1]
 
 

@@ -80,6 +80,9 @@ def plan(request: Request) -> Planned:
     UsageError for what can't be meant, NotStartedError for what keeps the job from starting.
     """
     settings, job_id = request.settings, new_id()
+    if request.operation_id is not None and not request.operation_id.strip():
+        # A script's unset variable: all its submits would be one.
+        raise UsageError("the operation id is empty", hint="leave --operation-id out, or name one")
     prompt_text(request.prompt)
     workdir = checked_workdir(request.workdir)
     agent = agent_named(

@@ -88,6 +88,7 @@ def test_1_failed(place: Place) -> None:
         ("submit", "--prompt", "x", "--agent", "human", "--broker", "http://h"),
         ("submit", "--prompt", "x", "--agent", "human", "--embedded-broker", "--broker", "mqtt://h"),
         ("submit", "--prompt", "x", "--agent", "human", "word"),
+        ("submit", "--prompt", "x", "--agent", "human", "--operation-id", ""),
         ("submit", "--prompt-file", "/no/such/prompt"),
         ("status",),
         ("status", "nobody"),

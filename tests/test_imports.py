@@ -26,7 +26,7 @@ LAYERS: tuple[set[str], ...] = (
 )
 """From below to above. A module imports from its own layer and from those below."""
 
-FIRST_WORDS = {"supervisor": 4, "cli": 5}
+FIRST_WORDS = {"supervisor": 4, "cli": 5, "commands": 5}
 """Modules that are not named and begin with one of these words, such as cli_submit, belong to its layer."""
 
 

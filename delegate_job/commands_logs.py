@@ -1,0 +1,90 @@
+"""`logs`: what happened to a job, as events, as reports, as its terminal or as its checks' output."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from delegate_job import client, starter
+from delegate_job.commands import open_registry, to_stdout
+from delegate_job.document import event_document
+from delegate_job.exit_codes import ExitCode
+from delegate_job.output import harmless, local_time, print_json_array, printable
+from delegate_job.registry import Registry
+from delegate_job.rows import Row, storable
+
+
+def list_logs(registry_dir: str | None, *, as_json: bool) -> int:
+    """Show the audit directories, newest job first."""
+    with open_registry(registry_dir) as registry:
+        found = ((row.job.id, row.job.spec.log_dir) for row in registry.rows())
+        if as_json:
+            print_json_array({"id": job_id, "log_dir": storable(log_dir)} for job_id, log_dir in found)
+        else:
+            for job_id, log_dir in found:
+                print(job_id, log_dir)
+    return ExitCode.ACCEPTED
+
+
+def logs(job: str, registry_dir: str | None, *, kind: str, follow: bool, as_json: bool) -> int:
+    """Show one of a job's logs."""
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        if kind == "events":
+            _show_events(registry, row, follow=follow, as_json=as_json)
+        else:
+            _show_log(registry, row, kind=kind, follow=follow)
+    return ExitCode.ACCEPTED
+
+
+def _show_events(registry: Registry, row: Row, *, follow: bool, as_json: bool) -> None:
+    for document in _events(registry, row, follow=follow):
+        print(json.dumps(document, ensure_ascii=False) if as_json else _event_line(document), flush=True)
+    row = registry.row(row.job.id)
+    for event in client.late_reports(registry, row):
+        document = event_document(event, sequence=0, applied=False) | {"sequence": None}
+        when = "after the end" if row.job.done else "not yet read: the job has no owner"
+        print(
+            json.dumps(document, ensure_ascii=False) if as_json else f"{_event_line(document)} [{when}]",
+            flush=True,
+        )
+
+
+def _events(registry: Registry, row: Row, *, follow: bool) -> Iterator[dict[str, Any]]:
+    last = 0
+    while True:
+        version, done = registry.data_version(), registry.row(row.job.id).job.done
+        for document in client.log_entries(registry, row.job.id, after=last):
+            last = document["sequence"]
+            yield document
+        if done or not follow:
+            return
+        starter.ensure_running_for_ownerless(registry, os.environ)
+        client.await_change(registry, version, timeout=1.0)
+
+
+def _event_line(document: dict[str, Any]) -> str:
+    detail = printable(document["detail"] or "")
+    kind = printable(document["kind"])
+    mark = "" if document["applied"] else " (not applied)"
+    return (
+        f"{local_time(document['at'])} {document['source']:<6} {kind}{': ' if detail else ''}{detail}{mark}"
+    )
+
+
+def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool) -> None:
+    paths = registry.paths.job(row.job.id)
+
+    def done() -> bool:
+        return not follow or registry.row(row.job.id).job.done
+
+    checks = (paths.validation_log(attempt + 1) for attempt in range(row.job.attempt))
+    pieces = {
+        "pane": client.follow_file(paths.pane_log, done),
+        "reports": client.report_lines(row, done),
+        "validation": chain.from_iterable(client.follow_file(path, done) for path in checks),
+    }
+    for piece in pieces[kind]:
+        to_stdout(harmless(piece) if sys.stdout.isatty() else piece)
