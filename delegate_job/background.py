@@ -25,8 +25,9 @@ from delegate_job.on_event import OnEvent
 from delegate_job.paths import RegistryPaths
 from delegate_job.registry import DamagedError, Registry
 from delegate_job.rows import Row
+from delegate_job.signals import SIGNALS, hearing_signals
 from delegate_job.starter import GATE, ownerless
-from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals, own_lock
+from delegate_job.supervisor import Supervisor
 from delegate_job.wire import EmbeddedWire, ExternalWire, Wire, remove_dead_socket
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Background:
     def _adopt_one(self, job_id: str) -> None:
         # A user may have removed it: without its directory the job ends, but for that it must have an owner.
         self._registry.paths.job(job_id).root.mkdir(mode=0o700, exist_ok=True)
-        lock = own_lock(self._registry, job_id)
+        lock = _own_lock(self._registry, job_id)
         if lock is not None:
             try:
                 # An owner before us that was killed could not do it.
@@ -183,6 +184,14 @@ class Background:
             self._embedded = EmbeddedWire(port=remembered, socket_path=self._registry.paths.broker_socket)
             self._registry.set(PORT, str(self._embedded.port))
         return self._embedded
+
+
+def _own_lock(registry: Registry, job_id: str) -> int | None:
+    """Take the lock of a job, and with it the job; None when another process has it."""
+    try:
+        return locks.acquire(registry.paths.job(job_id).lock)
+    except FileNotFoundError:
+        raise RegistryError(f"the directory of job {job_id} is gone") from None
 
 
 def _room_for_jobs() -> int:

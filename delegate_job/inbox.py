@@ -4,7 +4,7 @@ Not what it makes of them: that is `owner` and `supervisor`.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from delegate_job.audit import AuditDir
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Action
 from delegate_job.journal import Position
+from delegate_job.tmux import SessionInfo
 
 REPORTS = "reports.jsonl"
 
@@ -25,11 +26,24 @@ class Reported(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A background action ended, with its result or the exception that ended it."""
+    """Something that an owner did in the background ended; `then` is to be given its result.
+
+    `result` may be the exception that ended it. `epoch` is the owner's, `action` None for a mere look.
+    """
 
     job_id: str
-    action: Action
+    epoch: int
+    action: Action | None
+    then: Callable[[Any], None]
     result: Any
+
+
+class PanesSeen(NamedTuple):
+    """What a tmux server was asked at a moment (monotonic) and said of all sessions; None: not seen."""
+
+    address: tuple[str, ...]
+    asked_at: float
+    sessions: Mapping[str, SessionInfo] | None
 
 
 class Signalled(NamedTuple):
@@ -51,7 +65,7 @@ class LinkChanged(NamedTuple):
     reason: str
 
 
-Message = Reported | Finished | Signalled | LinkChanged | CaughtUp
+Message = Reported | Finished | PanesSeen | Signalled | LinkChanged | CaughtUp
 
 
 class Reading(NamedTuple):
@@ -81,11 +95,11 @@ class Inbox:
         self._reports = f"{log_dir.path}/{REPORTS}"
         self._seen: tuple[object, object] | None = None
 
-    def stirs(self) -> bool:
+    def has_changed(self) -> bool:
         """Return whether either file looks different from the last time this was asked; nothing is opened."""
         seen = _look(self._reports), _look(self._control)
-        stirs, self._seen = seen != self._seen, seen
-        return stirs
+        changed, self._seen = seen != self._seen, seen
+        return changed
 
     def read(self, by_wire: Iterable[Event] = (), *, hold_exited: bool = False) -> Reading:
         """Return what is new, with the reports `by_wire` that may stand in no file.

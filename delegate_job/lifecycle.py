@@ -157,6 +157,8 @@ TABLE: Mapping[JobState, Mapping[Kind, tuple[Step, ...]]] = MappingProxyType(
             **_CLAIMED,
             **_ENDED,
             **_TELLING,
+            # What was told is no answer to what it waits for, which came while it was being told.
+            Kind.TOLD: (Step(JobState.WAITING, settles=Action.TELL),),
             **_SENT,
             **_INTERRUPTIONS,
         },

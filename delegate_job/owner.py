@@ -3,22 +3,25 @@
 Not the loop that feeds it (`supervisor`), and not how a thing is done (`duties`).
 """
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from delegate_job import journal
 from delegate_job.audit import AuditDir
+from delegate_job.check_slots import CheckSlots
 from delegate_job.clocks import STALLED_AFTER, Clocks
 from delegate_job.document import job_document
 from delegate_job.duties import Duties
 from delegate_job.events import REPORTED, Event, Kind, Source
 from delegate_job.events_file import EventsFile
 from delegate_job.inbox import Finished, Inbox, Reading
-from delegate_job.job import Action, Job, JobState
+from delegate_job.job import Action, JobState
 from delegate_job.lifecycle import advance
+from delegate_job.listener import Listener
 from delegate_job.registry import Registry
 from delegate_job.rows import Progress, Row
 from delegate_job.wire import Wire
@@ -34,49 +37,6 @@ _LATER = 0.01
 """Seconds after a limit at which it is looked at: never a moment too early."""
 _ROUNDS_A_STEP = 8
 """Looks at a flooded inbox before other jobs and signals have their turn."""
-
-
-class Listener(Protocol):
-    """Who is told of what happens: a terminal, a file of JSON lines, nobody."""
-
-    def happened(self, job: Job, event: Event, sequence: int, *, applied: bool) -> None:
-        """An event was recorded with this sequence number; `job` is the job after it."""
-
-    def task(self, job: Job, instructions: str) -> None:
-        """A person is the agent: show what is to be done."""
-
-    def warn(self, text: str) -> None:
-        """Something is amiss, and the job goes on."""
-
-    def tick(self) -> None:
-        """Time has passed."""
-
-
-class CheckSlots:
-    """How many checks of one owner may run side by side; who finds no slot is remembered."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._queue: dict[str, None] = {}
-
-    def take(self, job_id: str) -> bool:
-        """Take a slot; False when there is none now."""
-        if self._free == 0:
-            self._queue[job_id] = None
-            return False
-        self._queue.pop(job_id, None)
-        self._free -= 1
-        return True
-
-    def give(self) -> None:
-        """Give a slot back."""
-        self._free += 1
-
-    def take_queue(self) -> list[str]:
-        """Return the jobs that found no slot, and forget them."""
-        waiting = list(self._queue)
-        self._queue.clear()
-        return waiting
 
 
 class OwnedJob:
@@ -169,10 +129,16 @@ class OwnedJob:
             self._by_wire.append(event)
 
     def finished(self, message: Finished) -> None:
-        """Take in the end of a background action."""
+        """Take in the end of something that ran in the background."""
         if message.action is Action.CHECK:
-            self.checks.give()
+            self.checks.release()
         self._results.append(message)
+
+    def take_last_results(self) -> None:
+        """Record what has ended in the background, and begin nothing: the job goes to another owner."""
+        self._take_results()
+        self.apply_own()
+        self.duties.save_socket()
 
     def step(self) -> None:
         """Do what can be done now without waiting; of a flood of reports a part."""
@@ -204,9 +170,9 @@ class OwnedJob:
         limit = self.job.spec.idle_timeout or STALLED_AFTER
         return min(self.duties.next_step_in(), self._clocks.due_in(limit) + _LATER)
 
-    def glance(self, now: float) -> bool:
+    def is_due(self, now: float) -> bool:
         """Return whether a step is worth its while; a few microseconds, for the many jobs that are quiet."""
-        if now < self._next_look and not self._inbox.stirs():
+        if now < self._next_look and not self._inbox.has_changed():
             return False
         self._next_look = now + LOOK_EVERY
         return True
@@ -234,7 +200,7 @@ class OwnedJob:
         self.job, self.sequence = after, sequence
         self._clocks.follow(after.state)
         if event.kind in REPORTED:
-            self.stir()
+            self._note_activity()
         self.duties.note(event, applied=applied)
         self._publish(event, applied=applied)
 
@@ -301,26 +267,44 @@ class OwnedJob:
 
     def _take_results(self) -> None:
         while self._results:
-            self.duties.finish(self._results[0])
+            # One that could not be taken in, on a full disk say, is taken in again.
+            self._results[0].then(self._results[0].result)
             self._results.popleft()
 
-    def in_background(self, action: Action, work: Callable[[], Any]) -> None:
-        """Run something that waits in a thread of its own; its end arrives as `Finished`."""
-        job_id = self.job.id
+    def in_background(
+        self,
+        action: Action | None,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        *,
+        head_start: float = 0.0,
+    ) -> None:
+        """Run something that waits in a thread of its own; its end arrives as `Finished`.
+
+        The loop goes on after `head_start` seconds at the latest.
+        """
+        job_id, epoch = self.job.id, self.epoch
+        # Nobody else can own the job before what is being started or typed for us is done.
+        lock = os.dup(self.lock) if action in {Action.LAUNCH, Action.TELL} else None
 
         def run() -> None:
             try:
                 result: Any = work()
             except Exception as error:  # noqa: BLE001 - whatever it was, the loop must hear of the end
                 result = error
-            self._post(Finished(job_id, action, result))
+            if lock is not None:
+                os.close(lock)
+            self._post(Finished(job_id, epoch, action, then, result))
 
-        threading.Thread(target=run, name=f"{action}-{job_id}", daemon=True).start()
+        thread = threading.Thread(target=run, name=f"{action or 'look'}-{job_id}", daemon=True)
+        thread.start()
+        if head_start:
+            thread.join(head_start)
 
     # -- clocks
 
-    def stir(self) -> None:
-        """Note a sign of life."""
+    def _note_activity(self) -> None:
+        """Note a sign of life: the quiet begins again."""
         self._clocks.stir()
         self._stalled = False
 
@@ -335,8 +319,11 @@ class OwnedJob:
     def _check_quiet(self) -> None:
         limit = self.job.spec.idle_timeout
         is_over = self._clocks.quiet_for >= (limit or STALLED_AFTER)
-        if self.duties.screen_changed(now=is_over):
-            self.stir()
+        changed = self.duties.screen_changed(now=is_over)
+        if changed is None:
+            return
+        if changed:
+            self._note_activity()
         elif is_over and limit is not None:
             self.say(Kind.IDLE, f"for {limit:g} s")
         elif is_over and not self._stalled:

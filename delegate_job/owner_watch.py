@@ -32,7 +32,7 @@ class OwnerWatch:
         if _is_held(f"{self._job_dir}/lock"):
             self._pause = EVERY
         elif not _is_held(f"{self._job_dir}/../../supervisor.lock"):
-            _ask_tmux(self._job_dir)
+            _ask_our_tmux(self._job_dir)
             self._pause = min(self._pause * 2, AT_MOST)
         return self._pause
 
@@ -52,21 +52,13 @@ def _is_held(path: str) -> bool:
     return False
 
 
-def _lives(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (OSError, ValueError):
-        return False
-    return True
+def ask_tmux(socket: str, job_dir: str) -> bool:
+    """Have a tmux server run `pane.py --supervise JOB_DIR`; do not wait for it. False: nobody was asked.
 
-
-def _ask_tmux(job_dir: str) -> None:
-    """Have the pane's tmux server run `pane.py --supervise JOB_DIR`; do not wait for it."""
+    What tmux starts is its own child, and nobody's who asks.
+    """
     import subprocess
 
-    socket, _, server = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")
-    if not _lives(server):  # To ask would start a new one.
-        return
     script = f"{os.path.dirname(os.path.abspath(__file__))}/pane.py"  # noqa: PTH100, PTH120 - as above
     argv = [sys.executable, "-I", "-S", "-X", "utf8", script, SUPERVISE, job_dir]
     # tmux takes a trailing `;` for the end of its command (3.3a).
@@ -80,4 +72,19 @@ def _ask_tmux(job_dir: str) -> None:
             tmux, env=env, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/", start_new_session=True
         )
     except OSError:
-        return  # No tmux on this PATH: any command that opens the registry does it too.
+        return False  # No tmux on this PATH: any command that opens the registry does it too.
+    return True
+
+
+def _ask_our_tmux(job_dir: str) -> None:
+    socket, _, server = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")
+    if _lives(server):  # To ask a dead one would start a new one.
+        ask_tmux(socket, job_dir)
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (OSError, ValueError):
+        return False
+    return True

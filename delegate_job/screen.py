@@ -4,8 +4,6 @@ import re
 import time
 from pathlib import Path
 
-from delegate_job.tmux import Tmux
-
 _LOOKS_A_LIMIT = 8
 """Looks at a busy screen within the time after which it would count as quiet."""
 _SHORTEST, _LONGEST = 0.25, 15.0
@@ -24,29 +22,28 @@ class Screen:
     `limit` is the seconds without new words after which the screen counts as quiet.
     """
 
-    def __init__(self, tmux: Tmux, session: str, pane_log: Path, *, limit: float) -> None:
-        self._tmux = tmux
-        self._session = session
+    def __init__(self, pane_log: Path, *, limit: float) -> None:
         self._pane_log = pane_log
-        self._size = -1
+        self._size = self._size_now = -1
         self._words = ""
         self._next_look = 0.0
         self._every = min(max(limit / _LOOKS_A_LIMIT, _SHORTEST), _LONGEST)
 
-    def changed(self, *, now: bool = False) -> bool:
-        """Return whether there are new words; asks tmux seldom, unless `now` is given."""
+    def is_due(self, *, now: bool = False) -> bool:
+        """Return whether there may be something new; says so seldom, unless `now` is given."""
         if not now and time.monotonic() < self._next_look:
             return False
         self._next_look = time.monotonic() + self._every
         try:
-            size = self._pane_log.stat().st_size
+            self._size_now = self._pane_log.stat().st_size
         except OSError:
             return False
-        if size == self._size:
-            return False
-        text = self._tmux.capture(self._session)
+        return self._size_now != self._size
+
+    def take(self, text: str | None) -> bool:
+        """Take in what was captured since, None if it could not be; return whether there are new words."""
         if text is None:
             return False
-        self._size, before = size, self._words
+        self._size, before = self._size_now, self._words
         self._words = words_of(text)
         return self._words != before

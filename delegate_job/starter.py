@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from delegate_job import locks
+from delegate_job import locks, owner_watch
 from delegate_job.environment import read_environ
 from delegate_job.paths import JobPaths, RegistryPaths
 from delegate_job.registry import Registry
@@ -45,10 +45,29 @@ def ensure_running(paths: RegistryPaths, environ: Mapping[str, str]) -> None:
     if gate is None:
         return
     try:
-        if not is_running(paths):
+        if not is_running(paths) and not _asked_tmux(paths):
             _spawn(paths, environ, gate)
     finally:
         os.close(gate)
+
+
+def _asked_tmux(paths: RegistryPaths) -> bool:
+    """Inside an agent, have its tmux server start the supervisor: a child of ours would end with the agent.
+
+    It is then started with the environment of the job that was submitted last. False outside of any agent.
+    """
+    from delegate_job.nesting import tmux_around
+
+    environs = sorted(paths.jobs.glob("*/environ.json"), key=_age)
+    socket = tmux_around() if environs else None
+    return socket is not None and owner_watch.ask_tmux(socket, str(environs[0].parent))
+
+
+def _age(path: Path) -> float:
+    try:
+        return -path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def ensure_running_for(job_dir: str) -> None:

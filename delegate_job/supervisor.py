@@ -11,22 +11,26 @@ import queue
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 from delegate_job import locks
+from delegate_job.check_slots import CheckSlots
 from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Kind
-from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, Reported, Signalled
+from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, PanesSeen, Reported, Signalled
 from delegate_job.job import Action
-from delegate_job.owner import CheckSlots, Listener, OwnedJob
+from delegate_job.listener import Listener
+from delegate_job.open_wires import OpenWires
+from delegate_job.owner import OwnedJob
+from delegate_job.pane_watch import PaneWatch
 from delegate_job.registry import DamagedError, Registry, StorageFullError
 from delegate_job.rows import Row
+from delegate_job.signals import SIGNALS, hearing_signals
 from delegate_job.wire import Hears, Wire
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+__all__ = ["SIGNALS", "Supervisor", "hearing_signals"]
+
 SWITCH_INTERVAL = 0.001
 """Seconds: with Python's 0.005 a busy main thread makes the broker's thread answer 20 times later."""
 TICK = 0.5
@@ -35,8 +39,8 @@ SECOND_CHANCE = 2.0
 """Seconds after a first Ctrl-C in which a second one cancels instead."""
 _RETRY_FULL = 1.0
 _MOST_DAMAGES = 5
-STOP_TIMEOUT = 3.0
-"""Seconds that the end waits for the last words to external brokers."""
+TMUX_TIMEOUT = 6.0
+"""Seconds that the end waits for a launch that has begun: the limit of a call of tmux, and some more."""
 
 WireFor = Callable[[Row], Wire]
 
@@ -72,15 +76,16 @@ class Supervisor:
         self._checks = CheckSlots(max_checks)
         self._max_jobs = max_jobs
         self._jobs: dict[str, OwnedJob] = {}
-        self._wires: dict[int, Wire] = {}
         self._soon: dict[str, float] = {}
         self._waiting: dict[str, None] = {}
-        self._stopping: list[threading.Thread] = []
         self._inbox = inbox
-        self._hears = Hears(
-            report=lambda job_id, _kind, payload: inbox.put(Reported(job_id, payload)),
-            change=lambda connected, reason: inbox.put(LinkChanged(connected, reason)),
-            caught_up=lambda wire: inbox.put(CaughtUp(id(wire))),
+        self._panes = PaneWatch(inbox.put)
+        self._wires = OpenWires(
+            Hears(
+                report=lambda job_id, _kind, payload: inbox.put(Reported(job_id, payload)),
+                change=lambda connected, reason: inbox.put(LinkChanged(connected, reason)),
+                caught_up=lambda wire: inbox.put(CaughtUp(id(wire))),
+            )
         )
         self._was_full = False
         self._damages = 0
@@ -112,7 +117,7 @@ class Supervisor:
             wire.dismiss(job_id, epoch=epoch)
             raise
         self._jobs[job_id] = owned
-        self._wires[id(wire)] = wire
+        self._wires.add(wire)
         if owned.waits_for_launch:
             self._waiting[job_id] = None
         self._soon[job_id] = 0.0
@@ -151,7 +156,8 @@ class Supervisor:
     def _work(self) -> None:
         self._launch_next()
         self._step_due()
-        self._start_wires()
+        # After the first step: the agent is on its way before the broker's library is imported.
+        self._wires.start()
         self._listener.tick()
 
     def _leaves(self) -> bool:
@@ -178,7 +184,8 @@ class Supervisor:
         due = {job_id for job_id, at in self._soon.items() if at <= now}
         if now >= self._next_tick:
             self._next_tick = now + TICK
-            due |= {job_id for job_id, owned in self._jobs.items() if owned.glance(now)}
+            due |= {job_id for job_id, owned in self._jobs.items() if owned.is_due(now)}
+            self._panes.ask(owned.duties.awaited for owned in self._jobs.values())
         for job_id in due:
             self._soon.pop(job_id, None)
             if job_id in self._jobs:
@@ -206,11 +213,6 @@ class Supervisor:
             elif (wait := owned.next_step_in()) < TICK:
                 self._soon[owned.job.id] = time.monotonic() + wait
 
-    def _start_wires(self) -> None:
-        # After the first step: the agent is on its way before the broker's library is imported.
-        for wire in self._wires.values():
-            wire.start_once(self._hears)
-
     # -- hearing
 
     def _hear(self) -> None:
@@ -228,21 +230,27 @@ class Supervisor:
                 self._interrupt(signum)
             case LinkChanged(connected, reason) if reason:
                 self._listener.warn(f"broker: {reason}" if connected else f"no broker: {reason}")
-            case CaughtUp(number) if number in self._wires:
-                self._wires[number].caught_up = True
+            case CaughtUp(number):
+                self._wires.caught_up(number)
             case Reported(job_id, payload) if job_id in self._jobs:
                 self._jobs[job_id].heard(payload)
                 self._soon[job_id] = 0.0
             case Finished():
                 self._take_finished(message)
+            case PanesSeen():
+                self._panes.answered(message)
+                news = (job_id for job_id, owned in self._jobs.items() if owned.duties.panes_seen(message))
+                self._soon |= dict.fromkeys(news, 0.0)
 
     def _take_finished(self, message: Finished) -> None:
-        if owned := self._jobs.get(message.job_id):
+        owned = self._jobs.get(message.job_id)
+        # A job that was dropped may be ours again by now, and knows nothing of what was begun before.
+        if owned and owned.epoch == message.epoch:
             owned.finished(message)
             self._soon[message.job_id] = 0.0
-        elif message.action is Action.CHECK:  # Of a job that was dropped.
-            self._checks.give()
-        self._soon |= dict.fromkeys(self._checks.take_queue(), 0.0)
+        elif message.action is Action.CHECK:
+            self._checks.release()
+        self._soon |= dict.fromkeys(self._checks.pop_waiting(), 0.0)
 
     # -- signals
 
@@ -287,11 +295,7 @@ class Supervisor:
         self._soon.pop(owned.job.id, None)
         self._waiting.pop(owned.job.id, None)
         self._release(owned)
-        if owned.wire.serves_one:
-            # It waits for the broker's word; the others must not.
-            del self._wires[id(owned.wire)]
-            self._stopping = [each for each in self._stopping if each.is_alive()]
-            self._stopping.append(_stop_aside(owned.wire))
+        self._wires.let_go(owned.wire)
 
     def _release(self, owned: OwnedJob) -> None:
         with contextlib.suppress(DelegateJobError):
@@ -302,53 +306,28 @@ class Supervisor:
     def _shut_down(self) -> None:
         for owned in self._jobs.values():
             owned.stop_background()
+        self._await_launches()
+        for owned in self._jobs.values():
             self._release(owned)
-        # Side by side: each waits for its broker, and no other owner can come before this process has ended.
-        threads = [*self._stopping, *map(_stop_aside, self._wires.values())]
-        end = time.monotonic() + STOP_TIMEOUT
-        for thread in threads:
-            thread.join(max(end - time.monotonic(), 0.0))
+        self._wires.stop()
+
+    def _await_launches(self) -> None:
+        """See what was begun with tmux to its end, so that the next owner finds it, and begins no second."""
+        end = time.monotonic() + TMUX_TIMEOUT
+        while any(owned.duties.is_at_tmux for owned in self._jobs.values()) and time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                message = self._inbox.get(timeout=max(end - time.monotonic(), 0.0))
+                if isinstance(message, Finished) and message.action in {Action.LAUNCH, Action.TELL}:
+                    self._take_last(message)
+
+    def _take_last(self, message: Finished) -> None:
+        self._take_finished(message)
+        if owned := self._jobs.get(message.job_id):
+            # What can't be recorded any more, the next owner finds.
+            with contextlib.suppress(Exception):
+                owned.take_last_results()
 
 
 def _check_lock(owned: OwnedJob) -> None:
     if not locks.is_of(owned.lock, owned.paths.lock):
         raise RegistryError("its lock was removed, or its directory in the registry")
-
-
-def _stop_aside(wire: Wire) -> threading.Thread:
-    thread = threading.Thread(target=wire.stop, name="wire-stop", daemon=True)
-    thread.start()
-    return thread
-
-
-@contextlib.contextmanager
-def hearing_signals() -> Iterator["queue.SimpleQueue[Message]"]:
-    """Yield an inbox into which this process's signals come, from before a job is made until it has ended.
-
-    They keep going there afterwards, while the process ends: one that comes too late must not change the
-    exit code of a job that is done. Only an exception restores what was.
-    """
-    # What `nohup` has ignored stays so.
-    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    heard = [signum for signum in SIGNALS if not (nohup and signum == signal.SIGHUP)]
-    # SimpleQueue: a signal handler may put into it while the loop gets from it.
-    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-
-    def put(signum: int, _frame: FrameType | None) -> None:
-        inbox.put(Signalled(signum))
-
-    before = {signum: signal.signal(signum, put) for signum in heard}
-    try:
-        yield inbox
-    except BaseException:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-        raise
-
-
-def own_lock(registry: Registry, job_id: str, *, wait: float = 0.0) -> int | None:
-    """Take the lock of a job, and with it the job; None when another process has it."""
-    try:
-        return locks.acquire(registry.paths.job(job_id).lock, wait=wait)
-    except FileNotFoundError:
-        raise RegistryError(f"the directory of job {job_id} is gone") from None

@@ -10,7 +10,6 @@ import re
 import resource
 import shlex
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from delegate_job.errors import NotStartedError
 from delegate_job.retry import retry_until
+from delegate_job.tmux_call import Done, server
 
 PASTE_PAUSE = 0.4
 """Seconds between a paste and its Enter: claude 2.1.330 and codex 0.169 swallow one that comes at once."""
@@ -25,9 +25,7 @@ PANE_LOG_LIMIT = 64 * 1024 * 1024
 """Bytes of `pane.log`; what the terminal says after that is on the screen alone."""
 FILE_LIMIT = 65536
 """Soft limit of open files for the tmux server: it takes two a pane, and at its limit it dies."""
-_CONF = Path(__file__).with_name("tmux.conf")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_KEPT = ("PATH", "HOME", "LANG", "TERM", "TMUX_TMPDIR")
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _GONE = ("can't find session", "can't find window", "can't find pane")
 _LEAVING = re.compile(r"|.*server exited.*|.*lost server.*|no server running on .*")
@@ -66,11 +64,12 @@ def valid_session_name(name: str) -> bool:
 class Tmux:
     """One tmux server: by label (`-L`) until its socket is known, by socket (`-S`) from then on.
 
-    `timeout` bounds each call, in seconds.
+    `timeout` bounds each call, in seconds. After a call that ran into it the server is not called for a
+    while: that could not be seen, or done, either (`server.answers`).
     """
 
     def __init__(self, *, label: str = "", socket: str = "", timeout: float = 5.0) -> None:
-        self._server = ("-S", socket) if socket else ("-L", label)
+        self.server = server("-S", socket) if socket else server("-L", label)
         self._timeout = timeout
 
     @staticmethod
@@ -169,11 +168,11 @@ class Tmux:
 
         The target stands in one word with its option: zsh would expand a word that begins with `=`.
         """
-        return ["tmux", *self._server, "attach-session", f"-t={name}"]
+        return ["tmux", *self.server.address, "attach-session", f"-t={name}"]
 
     def remove_argv(self, name: str) -> list[str]:
         """Return the command with which a person removes the session."""
-        return ["tmux", *self._server, "kill-session", f"-t={name}"]
+        return ["tmux", *self.server.address, "kill-session", f"-t={name}"]
 
     def _check(self, name: str, argv: Sequence[str]) -> None:
         if not valid_session_name(name):
@@ -201,7 +200,7 @@ class Tmux:
         if done.returncode == 0:
             return found(done.stdout)
         # Refused at the server's very socket means that it has ended; a label's may be of another directory.
-        nobody_listens = self._server[0] == "-S" and done.stderr.startswith("no server running on")
+        nobody_listens = self.server.address[0] == "-S" and done.stderr.startswith("no server running on")
         return default if nobody_listens or done.stderr.startswith(_GONE) else None
 
     def _type(self, name: str, data: bytes, *flags: str) -> None:
@@ -225,7 +224,7 @@ class Tmux:
         if done is None or done.returncode:
             raise TmuxError(f"tmux: {_said(done)}")
 
-    def _run_on_a_server_that_stays(self, args: Sequence[str]) -> "subprocess.CompletedProcess[str] | None":
+    def _run_on_a_server_that_stays(self, args: Sequence[str]) -> Done | None:
         """Run a command that starts the server; again while an earlier one is on its way out.
 
         A server that has lost its last session still takes connections for a moment, and drops them: half of
@@ -241,40 +240,13 @@ class Tmux:
         retry_until(stays, timeout=_LEAVING_TIMEOUT, interval=0.02)
         return done
 
-    def _run(self, args: Sequence[str], data: bytes = b"") -> "subprocess.CompletedProcess[str] | None":
-        """Return how the call ended, or None when it could not be made or took too long."""
-        argv = ["tmux", "-u", "-f", str(_CONF), *self._server, *args]
-        return _call(argv, data, timeout=self._timeout)
+    def _run(self, args: Sequence[str], data: bytes = b"") -> Done | None:
+        """Return how the call ended; None when it could not be made or took too long, or one did lately."""
+        return self.server.call(args, data, timeout=self._timeout)
 
 
-def _call(argv: list[str], data: bytes = b"", *, timeout: float) -> "subprocess.CompletedProcess[str] | None":
-    try:
-        done = subprocess.run(
-            argv,
-            input=data,
-            capture_output=True,
-            check=False,
-            timeout=timeout,
-            env=_environment(),
-            # That of a server started by this call, which must not keep a directory of anybody busy.
-            cwd="/",
-            # A terminal's Ctrl-C is for us: it must not cut short what tmux is doing.
-            start_new_session=True,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-    return subprocess.CompletedProcess(argv, done.returncode, out, err)
-
-
-def _said(done: "subprocess.CompletedProcess[str] | None") -> str:
+def _said(done: Done | None) -> str:
     return done.stderr.strip() if done else "it does not answer"
-
-
-def _environment() -> dict[str, str]:
-    """Return the little that tmux needs: the server keeps its environment for all later jobs, secrets too."""
-    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("LC_")}
-    return {"PATH": os.defpath, **kept, "SHELL": "/bin/sh"}
 
 
 def _pane(name: str) -> str:

@@ -13,12 +13,13 @@ from typing import Any
 import samples
 from delegate_job import journal, locks
 from delegate_job.audit import AuditDir
+from delegate_job.check_slots import CheckSlots
 from delegate_job.environment import write_environ
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import REPORTS, Finished
 from delegate_job.job import Job, JobSpec
 from delegate_job.mqtt import Connection, write_connection
-from delegate_job.owner import CheckSlots, OwnedJob
+from delegate_job.owner import OwnedJob
 from delegate_job.owner_link import OwnerLink
 from delegate_job.paths import RegistryPaths
 from delegate_job.registry import Registry

@@ -1,0 +1,53 @@
+"""The wires on which an owner's jobs are heard, from their start to their end. Not what is heard."""
+
+import threading
+import time
+
+from delegate_job.wire import Hears, Wire
+
+STOP_TIMEOUT = 3.0
+"""Seconds that the end waits for the last words to brokers."""
+
+
+class OpenWires:
+    """All wires of one owner: the embedded broker's, and one for each job with an external broker."""
+
+    def __init__(self, hears: Hears) -> None:
+        self._hears = hears
+        self._wires: dict[int, Wire] = {}
+        self._stopping: list[threading.Thread] = []
+
+    def add(self, wire: Wire) -> None:
+        """Keep a wire; it is started with the next `start`."""
+        self._wires[id(wire)] = wire
+
+    def start(self) -> None:
+        """Start those that have not been."""
+        for wire in self._wires.values():
+            wire.start_once(self._hears)
+
+    def caught_up(self, number: int) -> None:
+        """Remember that a wire, named by its `id`, has told all that its broker had kept for us."""
+        if number in self._wires:
+            self._wires[number].caught_up = True
+
+    def let_go(self, wire: Wire) -> None:
+        """Stop a wire that served one job only; it waits for the broker's word, and the others must not."""
+        if wire.serves_one:
+            del self._wires[id(wire)]
+            self._stopping = [each for each in self._stopping if each.is_alive()]
+            self._stopping.append(_stop_aside(wire))
+
+    def stop(self) -> None:
+        """Stop all, within a bound."""
+        # Side by side: each waits for its broker, and no other owner can come before this process has ended.
+        threads = [*self._stopping, *map(_stop_aside, self._wires.values())]
+        end = time.monotonic() + STOP_TIMEOUT
+        for thread in threads:
+            thread.join(max(end - time.monotonic(), 0.0))
+
+
+def _stop_aside(wire: Wire) -> threading.Thread:
+    thread = threading.Thread(target=wire.stop, name="wire-stop", daemon=True)
+    thread.start()
+    return thread
