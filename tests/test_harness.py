@@ -17,6 +17,8 @@ def test_a_process_left_behind_fails_the_test() -> None:
     place = Place.make()
     place.patience = 0.1
     left = subprocess.Popen(["sleep", "60"], env=place.env(), start_new_session=True)
+    # Linux shows a new program's environment a moment after it was started.
+    wait_until(place.processes, what="the process")
     with pytest.raises(AssertionError, match="sleep 60"):
         place.close()
     assert left.wait(5) == -9

@@ -236,7 +236,8 @@ def test_a_person_as_the_agent(place: Place) -> None:
     reported = subprocess.run(
         ["bash", "-c", command], env=place.env({"PATH": "/usr/bin:/bin"}), check=True, capture_output=True
     )
-    assert reported.stdout.startswith(b"recorded and sent")
+    # Its owner may have read the claim, and be gone, before it could be sent.
+    assert reported.stdout.startswith(b"recorded")
     assert submit.wait(20) == 0
     assert place.job(name)["outcome"] == "accepted"
 
