@@ -30,9 +30,11 @@ from takeovers import (
 RACER = """
 import os, sys
 from pathlib import Path
+from delegate_job import locks
 from delegate_job.paths import RegistryPaths
 from delegate_job.registry import Registry
-from delegate_job.supervisor import Supervisor, hearing_signals, own_lock
+from delegate_job.signals import hearing_signals
+from delegate_job.supervisor import Supervisor
 from delegate_job.wire import EmbeddedWire, remove_dead_socket
 
 def wire_for(row):
@@ -52,7 +54,7 @@ def dropped(job_id, error):
 name = sys.argv[2]
 with Registry(RegistryPaths(Path(sys.argv[1]))) as registry, hearing_signals() as inbox:
     os.read(0, 1)
-    lock = own_lock(registry, name)
+    lock = locks.acquire(registry.paths.job(name).lock)
     print("refused" if lock is None else "owned", flush=True)
     if lock is not None:
         supervisor = Supervisor(registry, Quiet(), wire_for, inbox, dropped=dropped)
@@ -87,6 +89,11 @@ def is_told_once(place: Place, name: str) -> bool:
     return sequences == sorted(set(sequences)) and set(agents.values()) == {1}
 
 
+def failed(processes: "list[subprocess.Popen[str]]") -> bool:
+    """Say whether one of them has ended as it should not."""
+    return any(process.poll() for process in processes)
+
+
 def test_of_ten_owners_one_gets_the_job(place: Place) -> None:
     """Ten processes reach for one job's lock at once: one owns and ends it, the epoch rises by one."""
     place.run("list")
@@ -98,7 +105,7 @@ def test_of_ten_owners_one_gets_the_job(place: Place) -> None:
         racers = [place.spawn(*words, stdin=gun) for _ in range(10)]
         os.close(gun)
         os.close(barrel)
-        wait_until(lambda: owner_epoch(place, name) > before, what="an owner")
+        wait_until(lambda: owner_epoch(place, name) > before or failed(racers), what="an owner")
         (place.work / "go").touch()
         said = [racer.communicate(timeout=60) for racer in racers]
     assert Counter(stdout for stdout, _ in said) == {"refused\n": 9, "owned\n": 1}, said
