@@ -9,25 +9,27 @@ import json
 import os
 import queue
 import resource
-import sqlite3
 import sys
-import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
-from delegate_job import backups, locks
-from delegate_job.errors import DelegateJobError, RegistryError, one_line
-from delegate_job.events import Event
+from delegate_job import locks
+from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, one_line
+from delegate_job.events import Event, Kind
 from delegate_job.job import Job
 from delegate_job.mqtt import read_connection
+from delegate_job.no_broker import NoBroker
 from delegate_job.on_event import OnEvent
+from delegate_job.owner import OwnedJob
 from delegate_job.paths import RegistryPaths
+from delegate_job.patience import Patience
 from delegate_job.registry import DamagedError, Registry
 from delegate_job.rows import Row
 from delegate_job.signals import SIGNALS, hearing_signals
 from delegate_job.starter import GATE, ownerless
-from delegate_job.supervisor import Supervisor
+from delegate_job.supervisor import Supervisor, own_lock
+from delegate_job.supervisor_upkeep import Upkeep
 from delegate_job.wire import EmbeddedWire, ExternalWire, Wire, remove_dead_socket
 
 if TYPE_CHECKING:
@@ -37,10 +39,10 @@ IDLE_AFTER = 60.0
 """Seconds without a job to own after which it ends."""
 LOOK_EVERY = 0.25
 """Seconds between two looks for jobs without an owner."""
-BACKUP_WHEN_IDLE = 5.0
-"""Seconds without a job after which what was done is backed up."""
 REFUSED_FOR = 10.0
 """Seconds for which a job that could not be owned is left alone."""
+BROKER_TRIES = 3
+"""Times that a broker is tried before a job is done without one."""
 PORT = "broker_port"
 """The name of the registry's setting that remembers the broker's port."""
 FILES_WANTED = 65536
@@ -52,6 +54,7 @@ _FILES_OF_OURS = 128
 class _Refusal(NamedTuple):
     until: float
     why: str
+    times: int
 
 
 class Background:
@@ -83,8 +86,8 @@ class Background:
         self._next_look = 0.0
         self._idle_since = time.monotonic()
         self._refused: dict[str, _Refusal] = {}
-        self._next_backup = 0.0
-        self._worked = False
+        self._patience = Patience(registry.paths, self.listener.warn)
+        self._upkeep = Upkeep(registry.paths, self.listener.warn)
 
     def run(self) -> None:
         """Own what there is to own until there is nothing, or until a signal comes.
@@ -97,46 +100,42 @@ class Background:
         self.listener.stop()
 
     def _stay(self) -> bool:
+        stays = True
+        with self._patience.bearing():
+            stays = self._look()
+        return stays  # noqa: RET504 - it is what it was when the error was borne
+
+    def _look(self) -> bool:
+        """Look for jobs without an owner; return whether to stay for them."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
-            self._look_after_registry(now)
+            if self._registry.paths.damaged.exists():
+                raise DamagedError(f"the registry {self._registry.paths.database} is damaged")
+            self._upkeep.look(idle_for=now - self._idle_since)
             self._adopt(now)
         if len(self._supervisor):
             self._idle_since = now
-            self._worked = True
+            self._upkeep.worked()
         if now - self._idle_since < self._idle_after:
             return True
         return self._has_come()
-
-    def _look_after_registry(self, now: float) -> None:
-        """Check the registry's file and make a backup: at the start, now and then, and after work."""
-        if self._registry.paths.damaged.exists():
-            raise DamagedError(f"the registry {self._registry.paths.database} is damaged")
-        is_idle = now - self._idle_since > BACKUP_WHEN_IDLE
-        if now >= self._next_backup or (is_idle and self._worked):
-            self._next_backup = now + backups.EVERY
-            self._worked = False
-            # Not in the way of the jobs: it reads the whole file.
-            threading.Thread(target=self._back_up, name="backup", daemon=True).start()
-
-    def _back_up(self) -> None:
-        try:
-            backups.back_up(self._registry.paths)
-        except (OSError, sqlite3.Error, DelegateJobError) as error:
-            self.listener.warn(f"no backup of the registry: {error}")
 
     def _has_come(self) -> bool:
         """Look once more, under the registry's lock; from there on the next job starts a new supervisor."""
         gate = locks.acquire(self._registry.paths.gate, wait=1.0)
         if gate is None:
             return True
-        if set(ownerless(self._registry)) - set(self._refused):
+        try:
+            has_come = bool(set(ownerless(self._registry)) - set(self._refused))
+        except BaseException:
+            os.close(gate)
+            raise
+        if has_come:
             os.close(gate)
             self._next_look = 0.0
-            return True
-        # Both locks come free together, when this process ends.
-        return False
+        # Else both locks come free together, when this process ends.
+        return has_come
 
     def _adopt(self, now: float) -> None:
         """Own what nobody owns; of many jobs a part, so that those that are owned are heard in between."""
@@ -159,22 +158,41 @@ class Background:
         why = f"job {job_id}: {one_line(error)}"
         if before is None or before.why != why:
             self.listener.warn(why, None if isinstance(error, DelegateJobError | OSError) else error)
-        self._refused[job_id] = _Refusal(time.monotonic() + REFUSED_FOR, why)
+        times = before.times + 1 if before else 1
+        self._refused[job_id] = _Refusal(time.monotonic() + REFUSED_FOR, why, times)
 
     def _adopt_one(self, job_id: str) -> None:
         # A user may have removed it: without its directory the job ends, but for that it must have an owner.
         self._registry.paths.job(job_id).root.mkdir(mode=0o700, exist_ok=True)
-        lock = _own_lock(self._registry, job_id)
+        lock = own_lock(self._registry, job_id)
         if lock is not None:
             try:
                 # An owner before us that was killed could not do it.
                 remove_dead_socket(self._registry.paths.job(job_id).broker_socket)
-                self._supervisor.own(job_id, lock)
+                owned = self._supervisor.own(job_id, lock)
             except BaseException:
                 os.close(lock)
                 raise
+            if isinstance(owned.wire, NoBroker):
+                self._do_without_broker(owned, owned.wire.reason)
+
+    def _do_without_broker(self, owned: OwnedJob, reason: str) -> None:
+        """End a job that has not begun; one that has goes on by file."""
+        if owned.waits_for_launch:
+            owned.say(Kind.NOT_LAUNCHED, reason)
+        else:
+            self.listener.warn(f"job {owned.job.id} goes on without a broker: {reason}")
 
     def _wire_for(self, row: Row) -> Wire:
+        refusal = self._refused.get(row.job.id)
+        try:
+            return self._broker_for(row)
+        except NotStartedError as error:
+            if refusal is None or refusal.times < BROKER_TRIES - 1:
+                raise
+            return NoBroker(one_line(error))
+
+    def _broker_for(self, row: Row) -> Wire:
         if row.job.spec.broker is not None:
             address = read_connection(self._registry.paths.job(row.job.id).connection).broker
             if address is not None:
@@ -184,14 +202,6 @@ class Background:
             self._embedded = EmbeddedWire(port=remembered, socket_path=self._registry.paths.broker_socket)
             self._registry.set(PORT, str(self._embedded.port))
         return self._embedded
-
-
-def _own_lock(registry: Registry, job_id: str) -> int | None:
-    """Take the lock of a job, and with it the job; None when another process has it."""
-    try:
-        return locks.acquire(registry.paths.job(job_id).lock)
-    except FileNotFoundError:
-        raise RegistryError(f"the directory of job {job_id} is gone") from None
 
 
 def _room_for_jobs() -> int:

@@ -21,20 +21,21 @@ class EventsFile:
         self._registry = registry
         self._job_id = job_id
         self.path = registry.paths.job(job_id).events
-        self._written = _last_sequence(self.path)
+        self.written = _last_sequence(self.path)
+        """The sequence number of the last line."""
 
     def catch_up(self) -> None:
         """Append all that the registry has and the file has not. OSError: the next call does it.
 
         After an error lines may stand there twice, with the same sequence number.
         """
-        last = self._written
+        last = self.written
         with open(self.path, "ab", opener=private) as file:
-            for each in self._registry.events(self._job_id, after=self._written):
+            for each in self._registry.events(self._job_id, after=self.written):
                 document = event_document(each.event, sequence=each.sequence, applied=each.applied)
                 file.write(journal.encode(document))
                 last = each.sequence
-        self._written = last
+        self.written = last
 
 
 def _last_sequence(path: Path) -> int:

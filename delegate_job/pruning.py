@@ -45,7 +45,7 @@ def prune(
         if dry_run or _forget(registry, row, logs=logs, warn=warn):
             yield row.job.id
     if not dry_run:
-        _remove_abandoned(registry)
+        remove_abandoned(registry, after=ABANDONED_AFTER)
 
 
 def _forget(registry: Registry, row: Row, *, logs: bool, warn: Callable[[str], None]) -> bool:
@@ -76,14 +76,16 @@ def _end_session(row: Row, warn: Callable[[str], None]) -> None:
         warn(f"job {row.job.id}: {error.message}")
 
 
-def _remove_abandoned(registry: Registry) -> None:
+def remove_abandoned(registry: Registry, *, after: float) -> None:
+    """Remove what submits made that were killed before there was a job, unchanged for `after` seconds."""
     for directory in registry.paths.jobs.iterdir():
-        if registry.has(directory.name) or time.time() - _changed(directory) < ABANDONED_AFTER:
+        if registry.has(directory.name) or time.time() - _changed(directory) < after:
             continue
         with contextlib.suppress(OSError):
             lock = locks.acquire(directory / "lock")
             if lock is not None:
-                shutil.rmtree(directory, ignore_errors=True)
+                if not registry.has(directory.name):
+                    shutil.rmtree(directory, ignore_errors=True)
                 os.close(lock)
 
 

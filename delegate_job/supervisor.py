@@ -18,18 +18,20 @@ from delegate_job import locks
 from delegate_job.check_slots import CheckSlots
 from delegate_job.errors import DelegateJobError, RegistryError
 from delegate_job.events import Kind
+from delegate_job.exit_codes import ExitCode
 from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, PanesSeen, Reported, Signalled
 from delegate_job.job import Action
 from delegate_job.listener import Listener
 from delegate_job.open_wires import OpenWires
 from delegate_job.owner import OwnedJob
 from delegate_job.pane_watch import PaneWatch
+from delegate_job.patience import Patience
 from delegate_job.registry import DamagedError, Registry, StorageFullError
 from delegate_job.rows import Row
 from delegate_job.signals import SIGNALS, hearing_signals
 from delegate_job.wire import Hears, Wire
 
-__all__ = ["SIGNALS", "Supervisor", "hearing_signals"]
+__all__ = ["SIGNALS", "Supervisor", "hearing_signals", "own_lock"]
 
 SWITCH_INTERVAL = 0.001
 """Seconds: with Python's 0.005 a busy main thread makes the broker's thread answer 20 times later."""
@@ -80,6 +82,7 @@ class Supervisor:
         self._waiting: dict[str, None] = {}
         self._inbox = inbox
         self._panes = PaneWatch(inbox.put)
+        self._patience = Patience(registry.paths, listener.warn)
         self._wires = OpenWires(
             Hears(
                 report=lambda job_id, _kind, payload: inbox.put(Reported(job_id, payload)),
@@ -139,6 +142,9 @@ class Supervisor:
                     self._work()
                     if stays or self._jobs:
                         self._hear()
+        except RegistryError as error:
+            error.exit_code = ExitCode.INTERNAL  # The jobs were under way: it was not asked for wrongly.
+            raise
         finally:
             self._shut_down()
 
@@ -171,7 +177,10 @@ class Supervisor:
             return
         owned = self._jobs[next(iter(self._waiting))]
         if owned.waits_for_launch:
-            if not self._registry.may_launch(owned.job.id):
+            may_launch = False
+            with self._patience.bearing():
+                may_launch = self._registry.may_launch(owned.job.id)
+            if not may_launch:
                 return
             owned.say(Kind.LAUNCHING)
         del self._waiting[owned.job.id]
@@ -331,3 +340,11 @@ class Supervisor:
 def _check_lock(owned: OwnedJob) -> None:
     if not locks.is_of(owned.lock, owned.paths.lock):
         raise RegistryError("its lock was removed, or its directory in the registry")
+
+
+def own_lock(registry: Registry, job_id: str) -> int | None:
+    """Take the lock of a job, and with it the job; None when another process has it."""
+    try:
+        return locks.acquire(registry.paths.job(job_id).lock)
+    except FileNotFoundError:
+        raise RegistryError(f"the directory of job {job_id} is gone") from None

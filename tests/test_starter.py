@@ -4,8 +4,17 @@ import json
 import os
 from pathlib import Path
 
+from delegate_job.background import REFUSED_FOR
 from harness import Place, wait_until
-from takeovers import COMPLETED, REPORT, UNTIL_TOLD, await_result, nothing_left, supervisor_pid
+from takeovers import (
+    COMPLETED,
+    REPORT,
+    UNTIL_TOLD,
+    await_result,
+    nothing_left,
+    submit_detached,
+    supervisor_pid,
+)
 
 
 def nested(place: Place, inner: str, *options: str) -> str:
@@ -64,4 +73,17 @@ def test_a_look_from_inside_an_agent_has_an_ownerless_job_taken_over_for_good(pl
     wait_until(lambda: (place.job(name)["owner"] or {}).get("pid") == pid, what="the takeover")
     assert place.run("publish", "--job", name, "--event", "completed").returncode == 0
     assert place.run("wait", name).returncode == 0
+    nothing_left(place)
+
+
+def test_a_job_that_can_have_no_broker_ends_as_not_started(place: Place) -> None:
+    """With a broken amqtt a detached job stays nobody's for three tries, and then ends with the reason."""
+    wrong = place.root / "wrong"
+    for directory in ("amqtt", "amqtt-9.9.dist-info"):
+        (wrong / directory).mkdir(parents=True)
+    (wrong / "amqtt/__init__.py").touch()
+    name = submit_detached(place, "touch ran", "--close", env={"PYTHONPATH": str(wrong)})
+    job = await_result(place, name, 3 * REFUSED_FOR + 15)
+    assert (job["outcome"], "the embedded broker" in job["reason"]) == ("not_started", True)
+    assert not (place.work / "ran").exists()
     nothing_left(place)
