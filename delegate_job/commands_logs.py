@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from delegate_job import client, starter
+from delegate_job import client, locks, starter
 from delegate_job.commands import open_registry, to_stdout
 from delegate_job.document import event_document
 from delegate_job.exit_codes import ExitCode
@@ -43,9 +43,11 @@ def _show_events(registry: Registry, row: Row, *, follow: bool, as_json: bool) -
     for document in _events(registry, row, follow=follow):
         print(json.dumps(document, ensure_ascii=False) if as_json else _event_line(document), flush=True)
     row = registry.row(row.job.id)
+    if not row.job.done and locks.is_held(registry.paths.job(row.job.id).lock):
+        return  # What its owner has not read yet, it is about to record.
+    when = "after the end" if row.job.done else "not yet read: the job has no owner"
     for event in client.late_reports(registry, row):
         document = event_document(event, sequence=0, applied=False) | {"sequence": None}
-        when = "after the end" if row.job.done else "not yet read: the job has no owner"
         print(
             json.dumps(document, ensure_ascii=False) if as_json else f"{_event_line(document)} [{when}]",
             flush=True,

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,24 @@ def test_f1_a_claim_outlives_the_owners_death(place: Place) -> None:
         assert "not yet read" in place.run("logs", job_id).stdout
     assert place.run("cancel", job_id).returncode == 0
     assert place.job(job_id)["outcome"] == "accepted"
+
+
+def test_logs_of_an_owned_job_show_what_is_recorded_and_call_nothing_ownerless(place: Place) -> None:
+    """What a slow owner has not read yet is its to record: it is neither late nor without an owner."""
+    submit = place.start("submit", "--agent", "human", "--prompt", "Do it.")
+    job_id = place.await_job()
+    place.await_state(job_id, "running")
+    submit.send_signal(signal.SIGSTOP)
+    try:
+        report = place.run(
+            "publish", "--job", job_id, "--event", "progress", "--detail", "x", "--timeout", "0.1"
+        )
+        assert report.returncode == 0
+        assert "progress" not in place.run("logs", job_id).stdout
+    finally:
+        submit.send_signal(signal.SIGCONT)
+    wait_until(lambda: "agent  progress: x\n" in place.run("logs", job_id).stdout, what="the report")
+    assert place.run("cancel", job_id).returncode == 0
 
 
 def test_f2_completed_without_started_counts(desk: Desk) -> None:
