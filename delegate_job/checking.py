@@ -6,22 +6,13 @@ Not how a check is run and bounded: that is `validation`.
 import threading
 from typing import TYPE_CHECKING, Any
 
-from delegate_job.duty import Duty
+from delegate_job.duty import VERDICT_KINDS, Duty
 from delegate_job.errors import one_line
 from delegate_job.events import Kind
 from delegate_job.job import Action, JobState, Verdict
 
 if TYPE_CHECKING:
     from delegate_job.validation import CheckResult
-
-
-VERDICT_KINDS = {
-    Verdict.PASSED: Kind.CHECK_PASSED,
-    Verdict.FAILED: Kind.CHECK_FAILED,
-    Verdict.TIMED_OUT: Kind.CHECK_TIMED_OUT,
-    Verdict.CHANGED: Kind.CHECK_CHANGED,
-}
-"""What is said of each verdict."""
 
 
 class Check(Duty):

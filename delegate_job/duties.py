@@ -7,23 +7,27 @@ or for a process, runs in the background; its result comes back through the inbo
 import math
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from delegate_job.agent_session import AgentSession
-from delegate_job.checking import VERDICT_KINDS, Check
-from delegate_job.closing import Close
+from delegate_job.duty import VERDICT_KINDS, Duty
 from delegate_job.environment import read_environ
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import PanesSeen
 from delegate_job.job import Action, Job, JobState
 from delegate_job.launching import Launch
-from delegate_job.telling import Tell
 from delegate_job.tmux import Tmux
 
 if TYPE_CHECKING:
+    from delegate_job.checking import Check
+    from delegate_job.closing import Close
     from delegate_job.listener import Listener
     from delegate_job.owner import OwnedJob
     from delegate_job.registry import Registry
+    from delegate_job.telling import Tell
+
+AnyDuty = TypeVar("AnyDuty", bound=Duty)
 
 START_TICK = 0.05
 """Seconds between two steps while the agent is being started or told, when something is sure to come."""
@@ -43,20 +47,43 @@ class Duties:
         self._session = AgentSession(owned.job, owned.paths, tmux_socket=tmux_socket, tmux_label=label)
         self._is_looking = False
         self._screen_changed: bool | None = None
-        environ = read_environ(owned.paths.environ)
-
-        def made(duty: type[Any]) -> Any:
-            return duty(
-                owned, self._session, self._begin, registry=registry, listener=listener, environ=environ
-            )
-
-        self._launch: Launch = made(Launch)
-        self._check: Check = made(Check)
-        self._tell: Tell = made(Tell)
-        self._close: Close = made(Close)
-        self._tell.launch = self._launch
+        self._listener = listener
+        self._environ = read_environ(owned.paths.environ)
+        self._launch = self._made(Launch)
         if owned.job.owed is Action.LAUNCH:
             self._launch.inherit()
+
+    def _made(self, duty: type[AnyDuty]) -> AnyDuty:
+        return duty(
+            self._owned,
+            self._session,
+            self._begin,
+            registry=self._registry,
+            listener=self._listener,
+            environ=self._environ,
+        )
+
+    # The agent's start need not wait for the import of what comes after it.
+
+    @cached_property
+    def _check(self) -> "Check":
+        from delegate_job.checking import Check
+
+        return self._made(Check)
+
+    @cached_property
+    def _tell(self) -> "Tell":
+        from delegate_job.telling import Tell
+
+        tell = self._made(Tell)
+        tell.launch = self._launch
+        return tell
+
+    @cached_property
+    def _close(self) -> "Close":
+        from delegate_job.closing import Close
+
+        return self._made(Close)
 
     @property
     def _job(self) -> Job:
@@ -66,7 +93,9 @@ class Duties:
         """Return the seconds until the job wants a step even if nothing is heard."""
         if self._job.owed not in {Action.LAUNCH, Action.TELL} or not self._session.answers:
             return math.inf
-        return START_TICK if self._busy else min(self._tell.enter_in(), START_TICK)
+        if self._busy or self._job.owed is Action.LAUNCH:
+            return START_TICK
+        return min(self._tell.enter_in(), START_TICK)
 
     def note(self, event: Event, *, applied: bool) -> None:
         """Take notice of a recorded event."""
@@ -81,7 +110,7 @@ class Duties:
         owed = self._job.owed
         if self._busy is Action.CHECK and owed is not Action.CHECK:
             self._stop_check.set()
-        if owed is not Action.TELL:
+        if owed is not Action.TELL and "_tell" in self.__dict__:
             self._tell.withdraw()
         if self._busy is not None:
             return

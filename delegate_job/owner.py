@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from delegate_job import journal
 from delegate_job.audit import AuditDir
@@ -21,10 +21,12 @@ from delegate_job.events_file import EventsFile
 from delegate_job.inbox import Finished, Inbox, Reading
 from delegate_job.job import Action, JobState
 from delegate_job.lifecycle import advance
-from delegate_job.listener import Listener
 from delegate_job.registry import Registry
 from delegate_job.rows import Progress, Row
 from delegate_job.wire import Wire
+
+if TYPE_CHECKING:
+    from delegate_job.listener import Listener
 
 LOOK_EVERY = 1.0
 """Seconds after which a job's runner and clocks are looked at when nothing is heard of it."""
@@ -50,7 +52,7 @@ class OwnedJob:
         lock: int,
         registry: Registry,
         wire: Wire,
-        listener: Listener,
+        listener: "Listener",
         post: Callable[[Finished], None],
         checks: CheckSlots,
     ) -> None:
@@ -281,11 +283,13 @@ class OwnedJob:
     ) -> None:
         """Run something that waits in a thread of its own; its end arrives as `Finished`.
 
-        The loop goes on after `head_start` seconds at the latest.
+        The loop goes on after `head_start` seconds at the latest. What has ended by then is not posted: it is
+        taken in before the loop does anything else.
         """
         job_id, epoch = self.job.id, self.epoch
         # Nobody else can own the job before what is being started or typed for us is done.
         lock = os.dup(self.lock) if action in {Action.LAUNCH, Action.TELL} else None
+        early, is_late, turn = list[Finished](), not head_start, threading.Lock()
 
         def run() -> None:
             try:
@@ -294,12 +298,16 @@ class OwnedJob:
                 result = error
             if lock is not None:
                 os.close(lock)
-            self._post(Finished(job_id, epoch, action, then, result))
+            with turn:
+                (self._post if is_late else early.append)(Finished(job_id, epoch, action, then, result))
 
         thread = threading.Thread(target=run, name=f"{action or 'look'}-{job_id}", daemon=True)
         thread.start()
         if head_start:
             thread.join(head_start)
+            with turn:
+                is_late = True
+            self._results.extend(early)
 
     # -- clocks
 

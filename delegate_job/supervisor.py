@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from delegate_job import locks
 from delegate_job.check_slots import CheckSlots
@@ -21,7 +22,6 @@ from delegate_job.events import Kind
 from delegate_job.exit_codes import ExitCode
 from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, PanesSeen, Reported, Signalled
 from delegate_job.job import Action
-from delegate_job.listener import Listener
 from delegate_job.open_wires import OpenWires
 from delegate_job.owner import OwnedJob
 from delegate_job.pane_watch import PaneWatch
@@ -30,6 +30,9 @@ from delegate_job.registry import DamagedError, Registry, StorageFullError
 from delegate_job.rows import Row
 from delegate_job.signals import SIGNALS, hearing_signals
 from delegate_job.wire import Hears, Wire
+
+if TYPE_CHECKING:
+    from delegate_job.listener import Listener
 
 __all__ = ["SIGNALS", "Supervisor", "hearing_signals", "own_lock"]
 
@@ -59,7 +62,7 @@ class Supervisor:
     def __init__(
         self,
         registry: Registry,
-        listener: Listener,
+        listener: "Listener",
         wire_for: WireFor,
         inbox: "queue.SimpleQueue[Message]",
         *,
@@ -324,17 +327,13 @@ class Supervisor:
         """See what was begun with tmux to its end, so that the next owner finds it, and begins no second."""
         end = time.monotonic() + TMUX_TIMEOUT
         while any(owned.duties.is_at_tmux for owned in self._jobs.values()) and time.monotonic() < end:
-            with contextlib.suppress(queue.Empty):
+            # What can't be recorded any more, the next owner finds.
+            with contextlib.suppress(queue.Empty, DelegateJobError, OSError):
                 message = self._inbox.get(timeout=max(end - time.monotonic(), 0.0))
                 if isinstance(message, Finished) and message.action in {Action.LAUNCH, Action.TELL}:
-                    self._take_last(message)
-
-    def _take_last(self, message: Finished) -> None:
-        self._take_finished(message)
-        if owned := self._jobs.get(message.job_id):
-            # What can't be recorded any more, the next owner finds.
-            with contextlib.suppress(Exception):
-                owned.take_last_results()
+                    self._take_finished(message)
+                    if owned := self._jobs.get(message.job_id):
+                        owned.take_last_results()
 
 
 def _check_lock(owned: OwnedJob) -> None:
