@@ -4,21 +4,29 @@ Not the launch itself: that is `launcher`.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from delegate_job.agents import agent_of
+from delegate_job.agents import BUILT_IN, agent_of
 from delegate_job.agents.base import Context, Launch
-from delegate_job.agents.instructions import compose, prompt_text, publish_argv, to_bytes
+from delegate_job.agents.instructions import compose, prompt_text, publish_argv, reminder, to_bytes
 from delegate_job.audit import AuditDir
 from delegate_job.environment import read_limits, scrub
+from delegate_job.hook_proof import KEY, new_key
 from delegate_job.job import JobSpec
 from delegate_job.launcher import write_launch_file
 from delegate_job.paths import JobPaths, RegistryPaths
 
 PROMPT = "prompt.md"
 INSTRUCTIONS = "instructions.md"
+ASK = "ask.txt"
+"""What a stop hook says, in the job's `agent/` directory; `hooks.ASK`, written out to spare its imports."""
+SESSION = "session"
+"""The agent's own session id, as its hooks have heard it, in the same place."""
+
+_HOOK = Path(__file__).resolve().with_name("hook.py")
 
 
 class Briefing(NamedTuple):
@@ -28,6 +36,8 @@ class Briefing(NamedTuple):
     launch: Launch
     environ: Mapping[str, str]
     in_tmux: bool
+    reminder: str
+    """What a stop hook says."""
 
     def __repr__(self) -> str:
         return f"Briefing(in_tmux={self.in_tmux})"
@@ -64,9 +74,38 @@ def describe(
         prompt_path=Path(spec.log_dir) / PROMPT,
         agent_dir=job_paths.agent,
         publish_argv=publish,
+        hook_argv=_hook_argv(spec, job_paths),
+        session_id=_session_id(job_paths),
     )
     launch = agent.launch(context)
-    return Briefing(instructions, launch, _environment(spec, job_paths, environ, launch), agent.in_tmux)
+    return Briefing(
+        instructions,
+        launch,
+        _environment(spec, job_paths, environ, launch),
+        agent.in_tmux,
+        reminder(spec, publish),
+    )
+
+
+def _hook_argv(spec: JobSpec, paths: JobPaths) -> tuple[str, ...]:
+    """Return the command of a hook, () where an agent's settings cannot carry it: JSON has no odd bytes."""
+    script = (sys.executable, "-I", "-S", "-X", "utf8", str(_HOOK))
+    argv = (*script, spec.agent, spec.id, spec.log_dir, str(paths.root))
+    try:
+        "".join(argv).encode()
+    except UnicodeEncodeError:
+        return ()
+    return argv
+
+
+def _session_id(paths: JobPaths) -> str:
+    try:
+        text = (paths.agent / SESSION).read_text(encoding="ascii", errors="replace")[:129]
+    except OSError:
+        return ""
+    # It stands in an argv: nothing that could be an option.
+    is_id = len(text) <= 128 and text[:1].isalnum() and text.replace("-", "").replace("_", "").isalnum()
+    return text if is_id and text.isascii() else ""
 
 
 def _environment(
@@ -85,8 +124,11 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
     log_dir = AuditDir.at(spec.log_dir)
     log_dir.write(PROMPT, prompt)
     log_dir.write(INSTRUCTIONS, to_bytes(briefing.instructions))
-    if briefing.launch.files:
+    if briefing.launch.files or (briefing.in_tmux and spec.agent in BUILT_IN):
         paths.agent.mkdir(mode=0o700, exist_ok=True)
+        _write_new(paths.agent / ASK, to_bytes(briefing.reminder), 0o600)
+        if not (paths.agent / KEY).exists():
+            _write_new(paths.agent / KEY, new_key(), 0o600)
     for file in briefing.launch.files:
         _write_new(paths.agent / file.name, file.content, file.mode)
     if briefing.in_tmux:

@@ -15,7 +15,7 @@ from delegate_job.document import event_document
 from delegate_job.errors import DelegateJobError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.exit_codes import ExitCode, exit_code_of
-from delegate_job.inbox import REPORTS
+from delegate_job.inbox import REPORTS, of_hook
 from delegate_job.job import JobState
 from delegate_job.registry import Registry
 from delegate_job.retry import retry_until
@@ -166,7 +166,7 @@ def late_reports(registry: Registry, row: Row) -> Iterator[Event]:
         for line in batch.lines:
             event = journal.parse(line, job_id=row.job.id, source=Source.AGENT, received_at=journal.now())
             if event is not None and not registry.knows_event(row.job.id, event.id):
-                yield event
+                yield of_hook(event, str(registry.paths.job(row.job.id).agent))
         position = batch.position
         if not batch.more:
             return

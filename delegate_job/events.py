@@ -73,11 +73,17 @@ REPORTED = frozenset({*REPORTED_BY_HAND, Kind.TURN_ENDED})
 CLAIMS = frozenset({Kind.COMPLETED, Kind.ERROR})
 """The kinds by which an agent says that the job has ended."""
 
+_HOOKS = frozenset({Source.HOOK})
 _REPORTERS = frozenset({Source.AGENT, Source.HOOK})
 _LAUNCHERS = frozenset({Source.RUNNER, Source.OWNER})
 _SOURCES: Mapping[Kind, frozenset[Source]] = MappingProxyType(
     {kind: frozenset({Source.OWNER}) for kind in Kind}
     | dict.fromkeys(REPORTED, _REPORTERS)
+    | {
+        Kind.TURN_ENDED: _HOOKS,
+        # The owner sees a start-up dialog that no hook tells of.
+        Kind.PERMISSION_REQUIRED: _REPORTERS | {Source.OWNER},
+    }
     | dict.fromkeys((Kind.SPAWNED, Kind.SPAWN_FAILED, Kind.EXITED), _LAUNCHERS)
     | {
         Kind.CANCEL_REQUESTED: frozenset({Source.USER}),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from delegate_job import journal
 from delegate_job.audit import AuditDir
 from delegate_job.events import Event, Kind, Source
+from delegate_job.hook_proof import proof, read_key
 from delegate_job.job import Action
 from delegate_job.journal import Position
 from delegate_job.tmux import SessionInfo
@@ -93,6 +94,7 @@ class Inbox:
         self.reports_at = reports_at
         self.control_at = control_at
         self._reports = f"{log_dir.path}/{REPORTS}"
+        self._agent_dir = str(control.with_name("agent"))
         self._seen: tuple[object, object] | None = None
 
     def has_changed(self) -> bool:
@@ -122,7 +124,7 @@ class Inbox:
             journal.parse(line, job_id=self._job_id, source=Source.AGENT, received_at=received_at)
             for line in reports.lines
         ]
-        events = [event for event in reported if event is not None]
+        events = [of_hook(event, self._agent_dir) for event in reported if event is not None]
         first = [event for event in said if event.kind == Kind.SPAWNED]
         last = [event for event in said if event.kind != Kind.SPAWNED]
         unreadable = len(reports.lines) - len(events) + reports.skipped
@@ -159,6 +161,15 @@ class Inbox:
         if fd is None:
             return journal.Batch([], self.reports_at, more=False)
         return _read_and_close(fd, self.reports_at, mark=self._job_id.encode())
+
+
+def of_hook(event: Event, agent_dir: str) -> Event:
+    """Return a report as its hook's, if it proves to be one; `data` then has `hook`, the native event."""
+    if "proof" not in event.data:
+        return event
+    data = {name: value for name, value in event.data.items() if name != "proof"}
+    proven = event.data["proof"] == proof(read_key(agent_dir), event.id, event.kind) != ""
+    return event._replace(source=Source.HOOK if proven else event.source, data=data)
 
 
 def _look(path: str | Path) -> tuple[int, int] | None:

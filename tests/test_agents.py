@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -214,10 +215,14 @@ def test_claude_argv() -> None:
     """Claude gets its settings of this run, and the prompt after `--`."""
     spec = SPEC._replace(model="opus", permission_mode="edits", agent_args=("--allowedTools", "Read"))
     given = context(spec)
-    assert agent_named("claude-code").launch(given).argv == (
+    argv = agent_named("claude-code").launch(given).argv
+    assert str(UUID(argv[4])) == argv[4]
+    assert argv == (
         "claude",
         "--settings",
         "/registry/jobs/4f3a9b2c/agent/claude-settings.json",
+        "--session-id",
+        argv[4],
         "--permission-mode",
         "acceptEdits",
         "--model",
@@ -229,11 +234,25 @@ def test_claude_argv() -> None:
     )
 
 
+def test_claude_goes_on_in_the_session_its_hooks_told_of() -> None:
+    """After a rejection it is resumed; a session that the user has chosen gets no id of ours beside it."""
+    again = context()._replace(session_id="139a06e0-d4ae-4e43-a5e6-c8e024ce21c4")
+    argv = agent_named("claude-code").launch(again).argv
+    assert argv[3:5] == ("--resume", again.session_id)
+    chosen = context(SPEC._replace(agent_args=("--continue",)))
+    argv = agent_named("claude-code").launch(chosen).argv
+    assert not {"--session-id", "--resume"} & set(argv)
+
+
 @pytest.mark.parametrize("name", ["claude-code", "codex"])
 def test_each_permission_mode_is_another_argv(name: str) -> None:
     """All four modes are mapped, each differently; without one the agent's own default holds."""
     specs = [SPEC._replace(permission_mode=mode) for mode in (None, *PERMISSION_MODES)]
-    assert len({agent_named(name).launch(context(spec)).argv for spec in specs}) == 5
+    argvs = [list(agent_named(name).launch(context(spec)).argv) for spec in specs]
+    for argv in argvs:
+        if "--session-id" in argv:
+            del argv[argv.index("--session-id") + 1]
+    assert len(set(map(tuple, argvs))) == 5
 
 
 def claude_settings(given: Context) -> dict[str, object]:
@@ -253,6 +272,18 @@ def test_claude_may_report_and_no_more() -> None:
 def test_no_rule_is_made_of_an_odd_path(path: str) -> None:
     """A path that could mean something else in a rule makes no rule."""
     assert claude_settings(context(publish=(path, "publish"))) == {}
+
+
+def test_claude_runs_our_hooks_without_a_shell() -> None:
+    """Each hook is a program with arguments, also with odd characters, and the user cannot switch it off."""
+    odd = ("/py", "/a $(x);'\"/hook.py", "claude-code", "4f3a9b2c")
+    settings = claude_settings(context()._replace(hook_argv=odd))
+    assert settings["disableAllHooks"] is False
+    hooks = settings["hooks"]
+    assert isinstance(hooks, dict)
+    for event, ((hook,),) in ((event, [each["hooks"] for each in of]) for event, of in hooks.items()):
+        assert (hook["command"], hook["args"]) == (odd[0], [*odd[1:], event])
+        assert ("timeout" in hook) is not ("async" in hook)
 
 
 def test_claude_asks_only_once_about_all() -> None:

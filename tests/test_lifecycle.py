@@ -218,11 +218,24 @@ def test_an_agent_says_only_what_agents_may_say() -> None:
             assert all(advance(job, said) is job for job in JOBS)
 
 
+MAY_SEE = {Kind.PERMISSION_REQUIRED: {Source.OWNER}}
+"""What others than reporters may say too."""
+
+
 def test_only_reporters_report() -> None:
-    """What an agent claims can be said by nobody else: no owner, runner or user completes a job."""
+    """What an agent claims can be said by nobody else: no owner, runner or user completes a job.
+
+    The one exception: an owner sees a start-up dialog, of which no hook tells.
+    """
     for kind in REPORTED:
-        for source in set(Source) - set(REPORTERS):
+        for source in set(Source) - set(REPORTERS) - MAY_SEE.get(kind, set()):
             assert all(advance(job, samples.event(kind, source)) is job for job in JOBS)
+
+
+def test_only_a_hook_knows_of_the_end_of_a_turn() -> None:
+    """`turn_ended` by an agent's own line means nothing, wherever the job stands."""
+    for source in set(Source) - {Source.HOOK}:
+        assert all(advance(job, samples.event(Kind.TURN_ENDED, source)) is job for job in JOBS)
 
 
 def test_by_hand_means_no_ends_of_turns() -> None:

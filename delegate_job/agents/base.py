@@ -54,6 +54,11 @@ class Context(NamedTuple):
     """Where the caller writes `Launch.files`."""
     publish_argv: tuple[str, ...]
     """The command that reports, with absolute paths, up to and including `publish`."""
+    hook_argv: tuple[str, ...] = ()
+    """The command of a hook; the native event's name is to follow. () where no hook can be told a path of the
+    job: give none then. Run without a shell where the agent can, else quoted with `shlex.join`."""
+    session_id: str = ""
+    """The agent's own session that its hooks last told of: one to resume. Empty before the first launch."""
 
     def __repr__(self) -> str:
         return f"Context({self.spec.id})"

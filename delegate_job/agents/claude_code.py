@@ -1,6 +1,7 @@
-"""Claude Code: its argv, its permission modes, and the settings of one run.
+"""Claude Code: its argv, its permission modes, and the settings of one run, with its hooks.
 
-Not its hooks, and not its first-run dialogs: trust of the work dir is the user's to give.
+Not what its hooks mean (`agent_hooks.claude_code`), and not its first-run dialogs: trust of the work dir is
+the user's to give.
 
 Seen in claude-code 2.1.330 on Debian 12, unless a line says otherwise.
 """
@@ -21,6 +22,29 @@ _SETTINGS = "claude-settings.json"
 _MODES: Mapping[str, str] = MappingProxyType(
     {"ask": "manual", "edits": "acceptEdits", "auto": "auto", "all": "bypassPermissions"}
 )
+# Hooks that are waited for, because Claude heeds their answer or because what comes next must find them done;
+# the seconds after which Claude gives them up (its own default is 60). A dialog waits for a person.
+_AWAITED: Mapping[str, int] = MappingProxyType(
+    {
+        "UserPromptSubmit": 15,
+        "PermissionRequest": 7 * 24 * 3600,
+        "Stop": 15,
+        "StopFailure": 15,
+        "SessionEnd": 15,
+    }
+)
+_ASYNC = (
+    "SessionStart",
+    "PostToolUse",
+    "PostToolUseFailure",
+    "PostToolBatch",
+    "Notification",
+    "SubagentStop",
+)
+# With one of these the user has chosen a session; an id of ours beside it is an error.
+_CHOOSES_SESSION = frozenset(
+    {"--resume", "-r", "--continue", "-c", "--session-id", "--fork-session", "--from-pr"}
+)
 # What may stand in `Bash(…:*)` and still mean itself: parentheses, `*` and quotes do not.
 _PLAIN = re.compile(r"[\w./@%+=, -]+", re.ASCII)
 
@@ -33,14 +57,17 @@ class ClaudeCode(NamedTuple):
     in_tmux: bool = True
 
     def launch(self, context: Context, /) -> Launch:
-        """Describe `claude --settings F [--permission-mode M] [--model X] [ARG…] -- PROMPT`.
+        """Describe `claude --settings F --session-id ID [--permission-mode M] [--model X] [ARG…] -- PROMPT`.
+
+        A launch after a rejection resumes the session that the hooks have told of (`--resume`); an id that
+        was used before is an error, exit 1.
 
         The `--` is needed: options that take several values (`--allowedTools`, `--add-dir`) would eat the
         prompt. A prompt whose first character is `/` would run as a slash command; ours begins with a header.
         """
         spec = context.spec
         told = as_argument(context.instructions, context.instructions_path, job_id=spec.id)
-        argv = [_PROGRAM, "--settings", str(context.agent_dir / _SETTINGS)]
+        argv = [_PROGRAM, "--settings", str(context.agent_dir / _SETTINGS), *_session(context)]
         if spec.permission_mode is not None:
             argv += ["--permission-mode", _MODES[spec.permission_mode]]
         if spec.model is not None:
@@ -61,9 +88,26 @@ class ClaudeCode(NamedTuple):
         return missing_program(_PROGRAM, environ, workdir, hint=hint)
 
 
+def _session(context: Context) -> tuple[str, ...]:
+    if any(argument.partition("=")[0] in _CHOOSES_SESSION for argument in context.spec.agent_args):
+        return ()
+    if context.session_id:
+        return ("--resume", context.session_id)
+    digits = os.urandom(16).hex()
+    # Version 4, variant 1 (RFC 9562): Claude takes no other text for an id.
+    return (
+        "--session-id",
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}",
+    )
+
+
 def _settings(context: Context) -> dict[str, object]:
-    """Return what `--settings` adds to the user's own: reporting needs no permission, and nothing else."""
+    """Return what `--settings` adds to the user's own: our hooks, and that reporting needs no permission."""
     settings: dict[str, object] = {}
+    if context.hook_argv:
+        # The user's own hooks run beside ours; `true` in their settings would switch ours off too.
+        settings["disableAllHooks"] = False
+        settings["hooks"] = {event: [{"hooks": [_hook(context, event)]}] for event in (*_AWAITED, *_ASYNC)}
     report = report_command(context.publish_argv, context.spec.id)
     if _PLAIN.fullmatch(shlex.join(context.publish_argv)):
         # A prefix rule is no hole: `… && other` still asks in `manual` and is denied in `dontAsk`.
@@ -72,6 +116,13 @@ def _settings(context: Context) -> dict[str, object]:
         # The user chose it by name; without this a dialog asks again, with "No, exit" selected.
         settings["skipDangerousModePermissionPrompt"] = True
     return settings
+
+
+def _hook(context: Context, event: str) -> dict[str, object]:
+    """Return a hook in exec form: with `args` there is no shell."""
+    program, *arguments = context.hook_argv
+    hook = {"type": "command", "command": program, "args": [*arguments, event]}
+    return hook | ({"timeout": _AWAITED[event]} if event in _AWAITED else {"async": True})
 
 
 AGENT: Agent = ClaudeCode()

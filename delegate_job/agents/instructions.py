@@ -106,6 +106,20 @@ def as_argument(text: str, path: str | os.PathLike[str], *, job_id: str) -> str:
     )
 
 
+def reminder(spec: JobSpec, publish_argv: tuple[str, ...]) -> str:
+    """Return what an agent's stop hook says when a turn ends without a report."""
+    return (
+        f"This is delegate-job, job {spec.id}. Your turn ends and nothing was reported in it: the job stays "
+        "open. If the whole task is done, run this command, with your own words after --detail:\n"
+        f"{_line(publish_argv, spec.id, Kind.COMPLETED)}\n"
+        "If it cannot be done:\n"
+        f"{_line(publish_argv, spec.id, Kind.ERROR)}\n"
+        "If you need a person's answer first:\n"
+        f"{_line(publish_argv, spec.id, Kind.PERMISSION_REQUIRED)}\n"
+        "If there is more to do, go on with it. You are asked this once."
+    )
+
+
 def rejection_message(
     spec: JobSpec,
     *,

@@ -1,0 +1,105 @@
+"""What an agent's native hooks mean: one module an agent, of pure functions, no I/O; `hooks` acts on it.
+
+Not beside the agents themselves: each hook is a process of its own that loads nothing but this.
+
+A module here is named like its agent (`-` as `_`) and has
+
+    def heard(event: str, payload: dict[str, Any]) -> Heard:
+        What the native event means. `payload` is what the hook got on stdin, {} when that was no JSON object;
+        every field of it may be missing or of a wrong type: it never raises (if it does, nothing is said).
+
+    def ask(reason: str) -> str:
+        What the stop hook prints so that the agent goes on and reads `reason`. Only where some `heard` ends
+        a turn (`turn="ends"`) and the agent heeds such an answer.
+
+    def decision(payload: dict[str, Any], answer: Answer) -> str:
+        What a hook that waits (`Heard.waits`) prints for a user's answer to its dialog.
+"""
+
+TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
+if TYPE_CHECKING:
+    from typing import Any
+
+DETAIL = 500
+"""Characters of a tool's argument that are told."""
+PERMISSION_DETAIL = 2000
+"""The same where a person is to decide by it."""
+
+
+class Heard:
+    """What one native event means.
+
+    `kind`, `detail`, `data`: the report, if there is any. `progress` is told at most once a second.
+    `turn`: "begins" (a prompt was taken: the receipt of what was typed), "ends" (the generic flow of
+    `hooks.turn_ended` decides what is said), "fails", or "interrupted" (the agent waits for input; told as
+    `turn_ended` unless its turn has ended before).
+    `busy`: at the end of a turn, what still runs in the background, in words; then it is no end.
+    `opens`: the key of a dialog that waits for a person from now on; `closes`: the key of a dialog that was
+    answered, "*" for all. A key tells one dialog from others that are open at the time.
+    `waits`: the hook itself may wait for the user's answer to the dialog that it `opens`.
+    `question`: the questions that this dialog asks, each with its options' labels; None: it asks for leave.
+    """
+
+    __slots__ = ("busy", "closes", "data", "detail", "kind", "opens", "question", "turn", "waits")
+
+    def __init__(
+        self,
+        kind: str | None = None,
+        detail: str | None = None,
+        data: "dict[str, Any] | None" = None,
+        *,
+        turn: str = "",
+        busy: str = "",
+        opens: str = "",
+        closes: str = "",
+        waits: bool = False,
+        question: "list[tuple[str, list[str]]] | None" = None,
+    ) -> None:
+        self.kind = kind
+        self.detail = detail
+        self.data = data or {}
+        self.turn = turn
+        self.busy = busy
+        self.opens = opens
+        self.closes = closes
+        self.waits = waits
+        self.question = question
+
+
+class Answer:
+    """A user's answer to a dialog: `allow`, else why not (`text`, may be empty); or the `answers`."""
+
+    __slots__ = ("allow", "answers", "text")
+
+    def __init__(self, *, allow: bool, text: str = "", answers: "dict[str, str] | None" = None) -> None:
+        self.allow = allow
+        self.text = text
+        self.answers = answers
+
+
+def text_of(payload: "dict[str, Any]", name: str, default: str = "") -> str:
+    """Return a text of the payload; `default` when it is missing or none."""
+    value = payload.get(name)
+    return value if isinstance(value, str) else default
+
+
+def table_of(payload: "dict[str, Any]", name: str) -> "dict[str, Any]":
+    """Return an object of the payload; {} when it is missing or none."""
+    value = payload.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def list_of(payload: "dict[str, Any]", name: str) -> "list[Any]":
+    """Return a list of the payload; [] when it is missing or none."""
+    value = payload.get(name)
+    return value if isinstance(value, list) else []
+
+
+def tool_words(tool: str, arguments: "dict[str, Any]", limit: int = DETAIL) -> str:
+    """Return a tool and what it is used on in one line: `Bash: touch marker`."""
+    names = ("command", "file_path", "path", "url", "pattern", "query", "description", "prompt")
+    argument = next((arguments[name] for name in names if isinstance(arguments.get(name), str)), "")
+    # A line is a line: what a person decides by must not paint over itself.
+    told = " ".join("".join(c if c.isprintable() else " " for c in argument[: 2 * limit]).split())
+    words = f"{tool or 'a tool'}: {told}" if told else tool or "a tool"
+    return words if len(words) <= limit else f"{words[: limit - 1]}…"

@@ -1,0 +1,180 @@
+"""Claude Code's hooks: what each means. Not which are asked for: that is its settings (`agents.claude_code`).
+
+Seen in claude-code 2.1.330 on Debian 12; names and fields of events as in its own schema.
+"""
+
+from delegate_job.agent_hooks import (
+    PERMISSION_DETAIL,
+    Answer,
+    Heard,
+    list_of,
+    table_of,
+    text_of,
+    tool_words,
+)
+from delegate_job.bare import sha256
+
+TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_QUESTION = "AskUserQuestion"
+
+
+def heard(event: str, payload: "dict[str, Any]") -> Heard:
+    """Return what the event means; an event that is not known here means nothing."""
+    meaning = _MEANINGS.get(event)
+    return Heard() if meaning is None else meaning(payload)
+
+
+def ask(reason: str) -> str:
+    """Return what keeps Claude from ending its turn; it goes on and reads the reason."""
+    return _dump({"decision": "block", "reason": reason})
+
+
+def decision(payload: "dict[str, Any]", answer: Answer) -> str:
+    """Return the decision on a permission, or the answers to its questions (`updatedInput.answers`)."""
+    given: dict[str, Any] = {"behavior": "allow" if answer.allow else "deny"}
+    if not answer.allow:
+        given["message"] = answer.text or "The user said no."
+    elif answer.answers is not None:
+        given["updatedInput"] = {**table_of(payload, "tool_input"), "answers": answer.answers}
+    return _dump({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": given}})
+
+
+def _dump(value: "dict[str, Any]") -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def _session_start(payload: "dict[str, Any]") -> Heard:
+    source = text_of(payload, "source", "startup")
+    data = {
+        "source": source,
+        "session_id": text_of(payload, "session_id")[:128],
+        "transcript": text_of(payload, "transcript_path")[:4096],
+    }
+    if source in {"clear", "compact"}:
+        return Heard("progress", f"session: {source}", data)
+    return Heard("started", None, data)
+
+
+def _prompt(_payload: "dict[str, Any]") -> Heard:
+    return Heard("progress", "turn started", turn="begins", closes="*")
+
+
+def _permission(payload: "dict[str, Any]") -> Heard:
+    tool, arguments = text_of(payload, "tool_name"), table_of(payload, "tool_input")
+    questions = _questions(arguments) if tool == _QUESTION else None
+    detail = tool_words(tool, arguments, PERMISSION_DETAIL)
+    if questions:
+        detail = " / ".join(f"{question} [{', '.join(labels)}]" for question, labels in questions)
+    data = {"tool": tool[:128], "input": _bounded(arguments), **_where(payload)}
+    return Heard(
+        "permission_required",
+        detail[:PERMISSION_DETAIL],
+        data,
+        opens=_key(tool, arguments),
+        waits=True,
+        question=questions,
+    )
+
+
+def _tool_used(payload: "dict[str, Any]") -> Heard:
+    tool, arguments = text_of(payload, "tool_name"), table_of(payload, "tool_input")
+    return Heard("progress", tool_words(tool, arguments), _where(payload), closes=_key(tool, arguments))
+
+
+def _batch_done(payload: "dict[str, Any]") -> Heard:
+    """A round of tools is over: of those of the main agent none waits any more, also none that was denied."""
+    return Heard(closes="" if payload.get("agent_id") else "*")
+
+
+def _notification(payload: "dict[str, Any]") -> Heard:
+    # `permission_prompt` comes six seconds after PermissionRequest has said the same.
+    if payload.get("notification_type") != "idle_prompt":
+        return Heard()
+    # After 60 s without input. Esc, in a turn or a dialog, is told by no other event.
+    words = text_of(payload, "message")[:200] or "waits for input"
+    return Heard("turn_ended", words, {"reason": "interrupted"}, turn="interrupted", closes="*")
+
+
+def _stop(payload: "dict[str, Any]") -> Heard:
+    running = [_task(task) for task in list_of(payload, "background_tasks") if _runs(task)]
+    crons = list_of(payload, "session_crons")
+    busy = ", ".join(running[:5] + ["a scheduled prompt"] * bool(crons))
+    last = text_of(payload, "last_assistant_message")[:PERMISSION_DETAIL]
+    return Heard("turn_ended", last or None, turn="ends", busy=busy[:500], closes="" if busy else "*")
+
+
+def _runs(task: "Any") -> bool:
+    return isinstance(task, dict) and task.get("status", "running") in {"running", "pending"}
+
+
+def _task(task: "dict[str, Any]") -> str:
+    return text_of(task, "description")[:80] or text_of(task, "type", "a task")[:80]
+
+
+def _stop_failure(payload: "dict[str, Any]") -> Heard:
+    kind = text_of(payload, "error", "unknown")[:64]
+    words = text_of(payload, "last_assistant_message")[:PERMISSION_DETAIL]
+    detail = f"{kind}: {words}" if words else kind
+    if payload.get("agent_id"):
+        return Heard("progress", f"a subagent failed: {detail}", {"error_class": kind})
+    return Heard("error", detail, {"error_class": kind}, turn="fails", closes="*")
+
+
+def _subagent_stop(payload: "dict[str, Any]") -> Heard:
+    return Heard("progress", f"subagent {text_of(payload, 'agent_type')[:64]} ended".replace("  ", " "))
+
+
+def _session_end(payload: "dict[str, Any]") -> Heard:
+    # Its end is the runner's to tell, which knows the exit code; `clear` and `resume` are none.
+    reason = text_of(payload, "reason", "other")[:64]
+    return Heard("session_ended", reason, {"reason": reason}, closes="*")
+
+
+def _questions(arguments: "dict[str, Any]") -> "list[tuple[str, list[str]]]":
+    asked = []
+    for each in list_of(arguments, "questions"):
+        if isinstance(each, dict) and (question := text_of(each, "question")):
+            options = [option for option in list_of(each, "options") if isinstance(option, dict)]
+            asked.append((question, [text_of(option, "label") for option in options]))
+    return asked
+
+
+def _key(tool: str, arguments: "dict[str, Any]") -> str:
+    """Return the same key for a dialog and for the tool's end: neither the request nor a denial has an id."""
+    # The answers come to stand in the arguments.
+    known = {"questions": arguments.get("questions")} if tool == _QUESTION else arguments
+    try:
+        return sha256(f"{tool}\n{known!r}".encode(errors="replace"))[:24]
+    except RecursionError:
+        return "odd"
+
+
+def _bounded(arguments: "dict[str, Any]") -> "dict[str, Any]":
+    texts = {name[:64]: value[:2000] for name, value in arguments.items() if isinstance(value, str)}
+    return dict(list(texts.items())[:16])
+
+
+def _where(payload: "dict[str, Any]") -> "dict[str, Any]":
+    agent = text_of(payload, "agent_type")
+    return {"subagent": agent[:64]} if payload.get("agent_id") else {}
+
+
+_MEANINGS: "dict[str, Callable[[dict[str, Any]], Heard]]" = {
+    "SessionStart": _session_start,
+    "UserPromptSubmit": _prompt,
+    "PermissionRequest": _permission,
+    "PostToolUse": _tool_used,
+    "PostToolUseFailure": _tool_used,
+    "PostToolBatch": _batch_done,
+    "Notification": _notification,
+    "Stop": _stop,
+    "StopFailure": _stop_failure,
+    "SubagentStop": _subagent_stop,
+    "SessionEnd": _session_end,
+}

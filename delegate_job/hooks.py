@@ -1,0 +1,262 @@
+"""What a hook of an agent does: read the payload, ask the agent's mapper what it means, report it, and end.
+
+It decides nothing, but for two answers an agent waits for: the stop hook asks once for a report that is
+missing, and a permission hook hands on what a user has answered. It announces nothing: that is the owner's.
+
+The contract, for who writes a mapper (`agent_hooks`)
+- The command of a hook is `Context.hook_argv` and the native event's name: `hook.py AGENT JOB_ID LOG_DIR
+  JOB_DIR EVENT`. The payload is one JSON object on stdin; nothing else is needed, no environment either.
+- Exit code 0 and nothing on stdout, whatever fails, within `LIMIT` seconds; but for the two answers above.
+- A line of a hook has `hook` (the native event) and `proof` (`hook_proof`), by which the owner knows it.
+- At most one report a second is told of a hook that means mere `progress`, and none when the turn is over.
+- The end of a turn (`Heard.turn == "ends"`): something runs in the background: `progress`. A claim was made
+  in this turn: `progress` ("turn ended": a rejection may be on its way). The agent has asked for a person:
+  nothing, it waits as it said. Nothing was reported, and not asked yet: the hook prints `ask(reason)` of the
+  mapper. Asked already, or the mapper cannot: `turn_ended`.
+"""
+
+import os
+import sys
+
+from delegate_job import journal
+from delegate_job.agent_hooks import Heard
+from delegate_job.audit import AuditDir
+from delegate_job.bare import loads, signal
+from delegate_job.hook_proof import proof, read_key
+from delegate_job.hook_state import BACKGROUND, OPEN, OVER, HookState
+
+TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
+if TYPE_CHECKING:
+    from typing import Any
+
+LIMIT = 10.0
+"""Seconds after which a hook ends, whatever holds it up; one that waits for a person has no such limit."""
+MAX_PAYLOAD = 16 * 1024 * 1024
+"""Bytes of a payload; of a longer one nothing but the event's name is heeded."""
+ASK = "ask.txt"
+"""The file in the job's `agent/` directory that holds what the stop hook says."""
+REPORTS = "reports.jsonl"
+_CLAIMS = ("completed", "error")
+_MOST_READ = 64
+
+
+def main(argv: list[str]) -> None:
+    """Do what the hook's command line (`AGENT JOB_ID LOG_DIR JOB_DIR EVENT`) asks for."""
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    agent, job_id, log_dir, job_dir, event = argv[:5]
+    payload = read_payload()
+    mapper = __import__(f"delegate_job.agent_hooks.{agent.replace('-', '_')}", fromlist=["heard"])
+    hook = Hook(mapper, job_id=job_id, log_dir=log_dir, job_dir=job_dir, event=event, payload=payload)
+    hook.act(mapper.heard(event, payload))
+
+
+def read_payload() -> "dict[str, Any]":
+    """Return the object on stdin; {} when it holds none."""
+    chunks: list[bytes] = []
+    size = 0
+    while size <= MAX_PAYLOAD and (chunk := os.read(0, 1 << 16)):
+        chunks.append(chunk)
+        size += len(chunk)
+    try:
+        payload = loads(b"".join(chunks).decode()) if size <= MAX_PAYLOAD else None
+    except (ValueError, RecursionError):
+        return {}
+    return payload if isinstance(payload, dict) else {}
+
+
+class Hook:
+    """One native event of one job."""
+
+    def __init__(
+        self,
+        mapper: "Any",
+        *,
+        job_id: str,
+        log_dir: str,
+        job_dir: str,
+        event: str,
+        payload: "dict[str, Any]",
+    ) -> None:
+        self._mapper = mapper
+        self._job_id = job_id
+        self._log_dir = AuditDir.at(log_dir)
+        self._job_dir = job_dir
+        self._event = event
+        self._payload = payload
+        self._agent_dir = f"{job_dir}/agent"
+        self._state = HookState(self._agent_dir)
+
+    def act(self, heard: Heard) -> None:
+        """Report what was heard, and answer where an answer is due."""
+        lock = self._state.lock()
+        answer = self._note(heard)
+        if heard.opens and heard.kind is not None:
+            self._open_dialog(heard, lock)
+        elif answer:
+            _print(answer)
+
+    def _note(self, heard: Heard) -> str:
+        was_open = bool(heard.closes) and self._state.close_dialogs(heard.closes)
+        if was_open and not heard.turn and heard.kind in {None, "progress"}:
+            # It may come after the turn's end, and be no sign of life any more.
+            if self._state.turn().state != OVER:
+                self.report("resumed", heard.detail, heard.data)
+            return ""
+        if isinstance(session := self._payload.get("session_id"), str) and heard.kind == "started":
+            self._state.keep_session(session)
+        if heard.turn == "ends":
+            return self._turn_ends(heard)
+        self._note_turn(heard)
+        return ""
+
+    def _note_turn(self, heard: Heard) -> None:
+        state = self._state
+        turn = state.turn()
+        if heard.turn == "begins":
+            turn.number, turn.state, turn.asked = turn.number + 1, OPEN, False
+            turn.inode, turn.offset = self._end_of_reports()
+            state.keep_turn(turn)
+            self.report("progress", heard.detail, {**heard.data, "receipt": turn.number})
+        elif heard.turn == "interrupted":
+            if turn.state == OPEN:
+                turn.state = OVER
+                state.keep_turn(turn)
+                self.report("turn_ended", heard.detail, heard.data)
+        elif heard.turn == "fails":
+            turn.state = OVER
+            state.keep_turn(turn)
+            self._say(heard)
+        elif heard.kind == "progress":
+            if turn.state != OVER and state.is_due(1.0):
+                self._say(heard)
+        elif not heard.opens:
+            self._say(heard)
+
+    def _say(self, heard: Heard) -> None:
+        if heard.kind is not None:
+            self.report(heard.kind, heard.detail, heard.data)
+
+    def _turn_ends(self, heard: Heard) -> str:
+        """Report the end of a turn for what it is; return what the agent is to be asked, empty: nothing."""
+        state, turn = self._state, self._state.turn()
+        if heard.busy:
+            turn.state = BACKGROUND
+            state.keep_turn(turn)
+            self.report("progress", f"turn ended; still running: {heard.busy}", heard.data)
+            return ""
+        said = self._said_since(turn.inode, turn.offset)
+        if said or turn.asked or not (question := self._question()):
+            turn.state = OVER
+            state.keep_turn(turn)
+            if said in _CLAIMS:
+                self.report("progress", "turn ended", heard.data)
+            elif not said:
+                self.report("turn_ended", heard.detail, heard.data)
+            return ""
+        turn.asked = True
+        if not state.keep_turn(turn):
+            # It would be asked for ever.
+            self.report("turn_ended", heard.detail, heard.data)
+            return ""
+        self.report("progress", "turn ended without a report; asked for it", heard.data)
+        return question
+
+    def _question(self) -> str:
+        if not hasattr(self._mapper, "ask"):
+            return ""
+        try:
+            with open(f"{self._agent_dir}/{ASK}", encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs each hook 5 ms
+                text: str = self._mapper.ask(file.read(1 << 16))
+        except (OSError, ValueError):
+            return ""
+        return text
+
+    # -- reports.jsonl
+
+    def report(self, kind: str, detail: str | None = None, data: "dict[str, Any] | None" = None) -> str:
+        """Append a report with the hook's proof; return its id. OSError when it cannot be written."""
+        event = journal.new_event(self._job_id, kind, detail, data)
+        event["hook"] = self._event
+        event["proof"] = proof(read_key(self._agent_dir), event["id"], kind)
+        # As for `publish`: a directory of another name is not ours to make right, or to write into.
+        if self._log_dir.name == self._job_id:
+            self._log_dir.append_line(REPORTS, journal.encode(event))
+        return str(event["id"])
+
+    def _end_of_reports(self) -> tuple[int, int]:
+        fd = self._log_dir.read_fd(REPORTS)
+        if fd is None:
+            return 0, 0
+        status = os.fstat(fd)
+        os.close(fd)
+        return status.st_ino, status.st_size
+
+    def _said_since(self, inode: int, offset: int) -> str:
+        """Return the last report that the agent itself made since then and that stands for the turn."""
+        fd = self._log_dir.read_fd(REPORTS)
+        if fd is None:
+            return ""
+        last = ""
+        position = journal.Position(inode, offset)
+        for _ in range(_MOST_READ):
+            batch = journal.read_new(fd, position, mark=self._job_id.encode())
+            position = batch.position
+            for line in batch.lines:
+                last = self._said_in(line) or last
+            if not batch.more:
+                break
+        os.close(fd)
+        return last
+
+    def _said_in(self, line: bytes) -> str:
+        try:
+            event = loads(line.decode(errors="replace"))
+        except (ValueError, RecursionError):
+            return ""
+        if not isinstance(event, dict) or event.get("job_id") != self._job_id or "proof" in event:
+            return ""
+        kind = event.get("kind")
+        return kind if kind in {*_CLAIMS, "permission_required"} else ""
+
+    # -- dialogs
+
+    def _open_dialog(self, heard: Heard, lock: int | None) -> None:
+        request = os.urandom(8).hex()
+        told: dict[str, Any] = {
+            "request": request,
+            "at": journal.now(),
+            "what": heard.detail,
+            "waits": heard.waits,
+            "question": heard.question,
+        }
+        held = self._state.open_dialog(heard.opens, told)
+        from_here = self._size_of_control()
+        self.report(heard.kind or "permission_required", heard.detail, {**heard.data, "request": request})
+        if lock is not None:
+            os.close(lock)
+        if not heard.waits or held is None:
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        from delegate_job.hook_answer import await_answer
+
+        answer = await_answer(self._state, heard.opens, request, self._job_dir, from_here)
+        if answer is None:
+            return
+        # The dialog is answered by this line alone; what is said of it comes after.
+        _print(self._mapper.decision(self._payload, answer))
+        self._state.close_dialogs(heard.opens)
+        self.report("resumed", "answered by the user", {"request": request, "allow": answer.allow})
+
+    def _size_of_control(self) -> int:
+        try:
+            return os.stat(f"{self._job_dir}/control.jsonl").st_size  # noqa: PTH116 - pathlib costs each hook 5 ms
+        except OSError:
+            return 0
+
+
+def _print(text: str) -> None:
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(1, data) :]
+    sys.stdout = sys.stderr = None  # Nothing may come behind an answer.
