@@ -32,5 +32,5 @@ docs: ## write the generated parts of docs/ again
 dist: ## build the wheel and the source archive in dist/
 	@scripts/dist.sh
 
-clean: ## remove what was made here: .venv, builds, caches
-	@rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove what was made here: .venv, builds, caches, agents
+	@rm -rf .venv .cache/agents build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

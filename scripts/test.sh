@@ -4,6 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 scripts/get-tmux.sh --for-tests
 scripts/bootstrap.sh --dev
+scripts/get-agents.sh
 # Mosquitto's server lies where ordinary users' PATH does not look.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH

@@ -1,0 +1,25 @@
+"""The fixture that gives a test each real agent in turn, in a place of its own, with a model's stub."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agents_e2e import real_agents
+from agents_e2e.model_stub import serving
+from agents_e2e.real_agents import RealAgent, Rig
+from harness import Place
+
+
+@pytest.fixture(params=real_agents.RIGS, ids=lambda rig: rig.agent)
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """Give each agent; skipped at home where it is not installed, a failure in CI."""
+    chosen: Rig = request.param
+    real_agents.need(chosen)
+    return chosen
+
+
+@pytest.fixture
+def agent(rig: Rig, place: Place) -> Iterator[RealAgent]:
+    """Give the agent, at home in the place, with its model."""
+    with serving(rig.stub()) as model:
+        yield real_agents.settle(rig, place, model)
