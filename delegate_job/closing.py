@@ -16,11 +16,15 @@ from delegate_job.job import Action, Outcome
 from delegate_job.launcher import RunnerState
 from delegate_job.mqtt import read_connection, write_connection
 from delegate_job.paths import write_private
+from delegate_job.retry import retry_until
 from delegate_job.tmux import TmuxError
+from delegate_job.tmux_call import SILENT_FOR
 from delegate_job.wire import remove_socket
 
 STOP_TIMEOUT = 12.0
 """Seconds in which a stopped agent's processes must be gone: the runner's own limits and some more."""
+SESSION_TIMEOUT = SILENT_FOR + 5.0
+"""Seconds in which tmux must have ended a session: one time of silence, and the call after it."""
 
 _STOPS = frozenset(Outcome) - {Outcome.ACCEPTED, Outcome.REJECTED, Outcome.FAILED}
 """The outcomes after which an agent must not go on working. After the others its session stays open."""
@@ -54,12 +58,19 @@ class Close(Duty):
         validation.end_leftover(self._paths)  # An owner that was killed has left its check running.
         if agent:
             launcher.stop_agent(self._paths, timeout=STOP_TIMEOUT)
-        if session:
-            try:
-                self._session.tmux.kill_session(self._session.name)
-            except TmuxError as error:
-                return one_line(error)
-        return None
+        if not session:
+            return None
+        why = list[str]()
+        gone = retry_until(lambda: self._is_session_gone(why), timeout=SESSION_TIMEOUT, interval=1.0)
+        return None if gone else why[-1]
+
+    def _is_session_gone(self, why: list[str]) -> bool:
+        try:
+            self._session.tmux.kill_session(self._session.name)
+        except TmuxError as error:
+            why.append(one_line(error))
+            return False
+        return True
 
     def _ended(self, result: Any) -> None:
         if isinstance(result, Exception):

@@ -48,6 +48,7 @@ class Registry:
         self.repaired: str | None = None
         """One line for the user when the file was found damaged, and what was done about it."""
         self._opened = 0
+        self._is_open = False
         with told(paths):
             paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             paths.jobs.mkdir(mode=0o700, exist_ok=True)
@@ -76,6 +77,7 @@ class Registry:
             self._db = sqlite3.connect(paths.database, timeout=BUSY_TIMEOUT, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             self._inode = paths.database.stat().st_ino
+            self._is_open = True
             self._prepare()
 
     def _open_to_read(self) -> None:
@@ -87,6 +89,7 @@ class Registry:
         self._db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         self._inode = self.paths.database.stat().st_ino
+        self._is_open = True
 
     def _repair(self) -> None:
         from delegate_job import backups
@@ -97,7 +100,7 @@ class Registry:
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
         """Turn errors into ours; go over to the file that a repair has put in a damaged one's place."""
-        if not self._db.in_transaction:
+        if not (self._is_open and self._db.in_transaction):
             self._keep_up()
         try:
             with told(self.paths):
@@ -111,8 +114,10 @@ class Registry:
             is_same = self.paths.database.stat().st_ino == self._inode
         except FileNotFoundError:
             is_same = False
-        if not is_same:
+        if not (is_same and self._is_open):
+            # Closed first: it may be the same file, and a process's locks on a file go with any descriptor.
             self._db.close()
+            self._is_open = False
             self._open()
 
     def close(self) -> None:

@@ -196,7 +196,8 @@ class Supervisor:
         due = {job_id for job_id, at in self._soon.items() if at <= now}
         if now >= self._next_tick:
             self._next_tick = now + TICK
-            due |= {job_id for job_id, owned in self._jobs.items() if owned.is_due(now)}
+            among = len(self._jobs)
+            due |= {job_id for job_id, owned in self._jobs.items() if owned.is_due(now, among)}
             self._panes.ask(owned.duties.awaited for owned in self._jobs.values())
         for job_id in due:
             self._soon.pop(job_id, None)

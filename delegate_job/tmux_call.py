@@ -15,6 +15,8 @@ SILENT_FOR = 30.0
 """Seconds after a call that took too long in which a server is not called again."""
 SLOW_AFTER = 0.5
 """Seconds after which a call that runs counts as slow: until it has ended, no other needs to be begun."""
+AT_ONCE = 4
+"""Calls of one server side by side. It does one thing at a time: more would only run into their limits."""
 _CONF = Path(__file__).with_name("tmux.conf")
 _KEPT = ("PATH", "HOME", "LANG", "TERM", "TMUX_TMPDIR")
 
@@ -27,6 +29,7 @@ class Server:
     def __init__(self, *address: str) -> None:
         self.address = address
         self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(AT_ONCE)
         self._calls: dict[int, float] = {}
         self._silent_until = 0.0
 
@@ -39,7 +42,14 @@ class Server:
             return not slow and now >= self._silent_until
 
     def call(self, args: Sequence[str], data: bytes = b"", *, timeout: float) -> Done | None:
-        """Return how a call ended; None when it could not be made, took too long, or one did lately."""
+        """Return how a call ended; None when it could not be made, took too long, or one did lately.
+
+        `timeout` is for the call itself, in seconds, and not for the wait behind other calls.
+        """
+        with self._slots:
+            return self._call_now(args, data, timeout)
+
+    def _call_now(self, args: Sequence[str], data: bytes, timeout: float) -> Done | None:
         began = time.monotonic()
         with self._lock:
             if began < self._silent_until:

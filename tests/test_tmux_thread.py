@@ -6,12 +6,13 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from delegate_job.agent_session import RUNNER_START_TIMEOUT
 from delegate_job.tmux import Tmux
-from delegate_job.tmux_call import SILENT_FOR
+from delegate_job.tmux_call import AT_ONCE, SILENT_FOR
 from harness import Place, wait_until
 from takeovers import (
     COMPLETED,
@@ -122,6 +123,32 @@ def test_a_launch_waits_while_tmux_is_known_to_give_no_answer(place: Place, stop
     nothing_left(place)
 
 
+def test_a_session_that_cannot_be_ended_now_is_ended_when_tmux_answers_again(
+    place: Place, stopped: list[int]
+) -> None:
+    """No session is left behind because its server stood still at the end of the job."""
+    keeper = submit_detached(place, ENDLESS, "--close")
+    reported(place, "started")
+    name = submit_detached(place, f"{UNTIL_TOLD}\n{COMPLETED}", "--close")
+    place.await_state(name, "running")
+    stopped.append(tmux_server(place))
+    os.kill(stopped[0], signal.SIGSTOP)
+    (place.work / "go").touch()
+    place.await_state(name, "done")
+    socket = str(place.tmux_sockets()[0])
+    log = place.registry / "jobs" / name / "control.jsonl"
+    wait_until(lambda: '"exited"' in log.read_text(), what="the agent's end")
+    # A call is on its way, and will have run into its limit.
+    wait_until(iter([False] * 350 + [True]).__next__, 30)
+    os.kill(stopped.pop(), signal.SIGCONT)
+    wait_until(
+        lambda: Tmux(socket=socket).has_session(f"dj-{name}") is False, SILENT_FOR + 30, "the session's end"
+    )
+    assert await_result(place, name)["outcome"] == "accepted"
+    assert place.run("cancel", keeper).returncode == 0
+    nothing_left(place)
+
+
 def late_tmux(place: Place) -> dict[str, str]:
     """Return an environment whose tmux does what it is asked, and tells of a launch only a second later."""
     real = shutil.which("tmux", path=place.environ["PATH"])
@@ -194,3 +221,19 @@ def test_a_server_that_gave_no_answer_is_not_asked_again(
     assert [hung.capture("job") for _ in range(5)] == [None] * 5
     assert (hung.server.answers, Tmux(socket=f"{place.root}/other").server.answers) == (False, True)
     assert (place.root / "calls").read_text() == "\n"
+
+
+def test_many_calls_of_one_server_take_turns(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server does one thing at a time: of many that ask it at once, none runs into its limit for that."""
+    (place.root / "bin").mkdir()
+    (place.root / "running").mkdir()
+    place.script(
+        "bin/tmux",
+        f"touch {place.root}/running/$$; ls {place.root}/running | wc -l >> {place.root}/counts; sleep 0.05; "
+        f"rm {place.root}/running/$$; echo here",
+    )
+    monkeypatch.setenv("PATH", f"{place.root}/bin:{os.environ['PATH']}")
+    tmux = Tmux(socket=f"{place.root}/slow", timeout=5)
+    with ThreadPoolExecutor(24) as pool:
+        assert list(pool.map(tmux.capture, ["job"] * 24)) == ["here\n"] * 24
+    assert max(map(int, (place.root / "counts").read_text().split())) <= AT_ONCE
