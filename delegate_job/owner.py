@@ -213,6 +213,9 @@ class OwnedJob:
 
     def _publish(self, event: Event, *, applied: bool) -> None:
         self._write_down()
+        if event.source is Source.HOOK and event.kind in REPORTED:
+            # A hook only appends: it has no time for a broker.
+            self.wire.announce_report(event)
         if applied:
             self.wire.announce_state(self.job.id, self.document())
         self._listener.happened(self.job, event, self.sequence, applied=applied)
