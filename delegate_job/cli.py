@@ -64,6 +64,8 @@ def submit(
     broker: Annotated[str | None, Option("mqtt[s]://user:password@host:port instead.", "URL")] = None,
     close: Annotated[bool, Option("End the session with the job.")] = False,
     fail_on_input: Annotated[bool, Option("End when a person is needed.")] = False,
+    accept_silent_stop: Annotated[bool, Option("Check what ends unreported too.")] = False,
+    startup_timeout: Annotated[str | None, Option("For an agent's first hook (30; 0: off).", "SEC")] = None,
     on_event: Annotated[str | None, Option("Run for each event.", "COMMAND")] = None,
     operation_id: Annotated[str | None, Option("Submit once, join afterwards.", "KEY")] = None,
     detach: Annotated[bool, Option("Leave it to the background.")] = False,
@@ -99,6 +101,8 @@ def submit(
         "broker": broker,
         "close": close or None,
         "fail_on_input": fail_on_input or None,
+        "accept_silent_stop": accept_silent_stop or None,
+        "startup_timeout": startup_timeout,
         "on_event": on_event,
         "registry_dir": registry_dir,
     }

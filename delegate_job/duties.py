@@ -17,6 +17,7 @@ from delegate_job.events import Event, Kind
 from delegate_job.inbox import PanesSeen
 from delegate_job.job import Action, Job, JobState
 from delegate_job.launching import Launch
+from delegate_job.startup import Startup, told_screen
 from delegate_job.tmux import Tmux
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Duties:
         self._stop_check = threading.Event()
         label = registry.paths.tmux_label
         self._session = AgentSession(owned.job, owned.paths, tmux_socket=tmux_socket, tmux_label=label)
+        self._startup = Startup(owned.job.spec, owned.paths)
         self._is_looking = False
         self._screen_changed: bool | None = None
         self._listener = listener
@@ -100,6 +102,7 @@ class Duties:
     def note(self, event: Event, *, applied: bool) -> None:
         """Take notice of a recorded event."""
         self._session.note(event)
+        self._startup.note(event)
         if applied and event.known_kind in VERDICT_KINDS.values():
             self._tell.note_rejection(event)
 
@@ -167,12 +170,28 @@ class Duties:
 
     def look_at_runner(self) -> None:
         """Say `vanished` when the runner is gone and did not say so itself."""
+        self._look_for_start()
         session = self._session
         is_there = session.is_started and session.in_tmux and not session.exited
         if not is_there or self._job.done or self.is_at_tmux or not self._owned.hears_all:
             return
         if why := session.why_vanished():
             self._say_vanished(why)
+
+    def _look_for_start(self) -> None:
+        """Say that a person is needed when the agent was started and its first hook does not come."""
+        starts = {JobState.LAUNCHING, JobState.RUNNING}
+        if self._job.state not in starts or not self._startup.is_due():
+            return
+        session = self._session
+
+        def seen(result: Any) -> None:
+            if self._job.state in starts and not self._startup.is_heard:
+                data = {"reason": "startup_dialog", "screen": told_screen(result)}
+                limit = self._job.spec.startup_timeout
+                self._owned.say(Kind.PERMISSION_REQUIRED, f"no sign of the agent after {limit:g} s", data)
+
+        self._owned.in_background(None, lambda: session.tmux.capture(session.name), seen)
 
     def _say_vanished(self, why: str) -> None:
         # Its last words may stand in the file since the look: `exited` is more than `vanished`.

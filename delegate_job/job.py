@@ -75,6 +75,10 @@ class JobSpec(NamedTuple):
     attempts: int = 1
     close: bool = False
     fail_on_input: bool = False
+    accept_silent_stop: bool = False
+    """A turn that ends without a report goes to the check, as a claim would."""
+    startup_timeout: float = 30.0
+    """For the first hook of an agent that has one; 0: no limit."""
     on_event: tuple[str, ...] = ()
     operation_id: str | None = None
     retry_of: str | None = None

@@ -10,7 +10,8 @@ The rules
 - `outcome` is set if and only if the state is `done`. Done is final: only `closed`, which clears what is
   owed, still applies.
 - A claim (`completed`, `error`) counts in any live state, also before the agent was seen to start. The one
-  exception: while a rejection has not been delivered (`untold`), claims belong to the round before.
+  exception: while a rejection has not been delivered (`untold`), claims belong to the round before. With
+  `--accept-silent-stop` the end of a turn without a report is as good as `completed`.
 - `waiting` is left by any sign that the agent works again. Time limits are the owner's clocks; here they are
   events like any other.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.events import CLAIMS, REPORTED, Event, Kind
+from delegate_job.events import CLAIMS, REPORTED, Event, Kind, Source
 from delegate_job.job import Action, Job, JobState, Outcome, Verdict
 
 
@@ -50,6 +51,10 @@ TOLD_ALL_UNCHECKED = Guard(
     "no check given, no rejection on its way", lambda job: not job.untold and job.spec.validate is None
 )
 CHECKS_LEFT = Guard("checks left", lambda job: job.checks_left)
+SILENT_STOP = Guard(
+    "--accept-silent-stop, no rejection on its way",
+    lambda job: job.spec.accept_silent_stop and job.spec.validate is not None and not job.untold,
+)
 FAIL_ON_INPUT = Guard("--fail-on-input", lambda job: job.spec.fail_on_input)
 MUST_HEAR = Guard("a rejection is undelivered or unheard", lambda job: job.untold or job.unheard)
 
@@ -91,6 +96,7 @@ _NEEDS_A_PERSON: dict[Kind, tuple[Step, ...]] = {
         Step(JobState.WAITING, reason="permission required", unheard=False),
     ),
     Kind.TURN_ENDED: (
+        Step(JobState.CHECKING, guard=SILENT_STOP, owes=Action.CHECK, unheard=False),
         _done(Outcome.NEEDS_INPUT, "turn ended without a report", guard=FAIL_ON_INPUT),
         Step(JobState.WAITING, reason="turn ended without a report", unheard=False),
     ),
@@ -225,7 +231,7 @@ def _reason(job: Job, step: Step, event: Event) -> str | None:
 def _end_reason(job: Job, step: Step, event: Event) -> str | None:
     if step.reason is None:
         return job.reason
-    said_by_owner = event.kind not in REPORTED and event.detail
+    said_by_owner = (event.kind not in REPORTED or event.source is Source.OWNER) and event.detail
     return f"{step.reason}: {event.detail}" if said_by_owner else step.reason
 
 

@@ -45,6 +45,9 @@ class Settings(NamedTuple):
     """An external broker's URL, with its password; None: embedded."""
     close: bool
     fail_on_input: bool
+    accept_silent_stop: bool
+    startup_timeout: float
+    """0: off."""
     on_event: tuple[str, ...]
     registry_dir: Path
     agents: Mapping[str, tuple[str, ...]]
@@ -84,6 +87,8 @@ _KEYS: Mapping[str, _Key] = MappingProxyType(
         "broker": _Key(values.broker_url, secret=True),
         "close": _Key(values.flag, lambda: False, in_workdir=True),
         "fail_on_input": _Key(values.flag, lambda: False, in_workdir=True),
+        "accept_silent_stop": _Key(values.flag, lambda: False),
+        "startup_timeout": _Key(values.seconds_or_none, lambda: 30.0, in_workdir=True),
         "on_event": _Key(values.words, tuple, secret=True),
         "registry_dir": _Key(values.directory, default_registry, is_path=True),
     }

@@ -58,6 +58,12 @@ def seconds(raw: Any) -> float:
     return limit
 
 
+def seconds_or_none(raw: Any) -> float:
+    """Return a time limit, 0 for none."""
+    is_zero = raw == 0 and not isinstance(raw, bool)
+    return 0.0 if is_zero or (isinstance(raw, str) and raw.strip() == "0") else seconds(raw)
+
+
 def attempts(raw: Any) -> int:
     """Return a number of checks."""
     count = int(raw) if isinstance(raw, str) and raw.strip().isdecimal() and len(raw) < 20 else raw

@@ -83,6 +83,8 @@ def plan(request: Request) -> Planned:
     if request.operation_id is not None and not request.operation_id.strip():
         # A script's unset variable: all its submits would be one.
         raise UsageError("the operation id is empty", hint="leave --operation-id out, or name one")
+    if settings.accept_silent_stop and settings.validate is None:
+        raise UsageError("--accept-silent-stop needs a check to decide", hint="add --validate SCRIPT")
     prompt_text(request.prompt)
     workdir = checked_workdir(request.workdir)
     agent = agent_named(
@@ -112,6 +114,8 @@ def plan(request: Request) -> Planned:
         attempts=settings.attempts,
         close=settings.close,
         fail_on_input=settings.fail_on_input,
+        accept_silent_stop=settings.accept_silent_stop,
+        startup_timeout=settings.startup_timeout,
         on_event=settings.on_event,
         operation_id=request.operation_id,
         broker=None if address is None else address.url(),

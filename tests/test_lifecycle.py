@@ -27,6 +27,7 @@ SPECS = st.fixed_dictionaries(
         "validate": st.sampled_from([None, "/checks/check.sh"]),
         "attempts": st.integers(1, 3),
         "fail_on_input": st.booleans(),
+        "accept_silent_stop": st.booleans(),
     }
 )
 
@@ -82,7 +83,10 @@ def every_step() -> list[tuple[Job, Kind, Job]]:
         for validate in (None, "/checks/check.sh")
         for attempts in (1, 2, 3)
         for fail_on_input in (False, True)
-        for step in reachable(validate=validate, attempts=attempts, fail_on_input=fail_on_input)
+        for silent in (False, True)
+        for step in reachable(
+            validate=validate, attempts=attempts, fail_on_input=fail_on_input, accept_silent_stop=silent
+        )
     ]
 
 
@@ -335,10 +339,29 @@ def test_waiting_says_why() -> None:
 def test_a_person_is_waited_for_unless_told_otherwise() -> None:
     """`--fail-on-input` ends the job where it would wait; without it nothing that waits ends by that."""
     for before, kind, after in STEPS:
+        is_silent_stop = kind is Kind.TURN_ENDED and before.spec.accept_silent_stop and before.spec.validate
+        if is_silent_stop and not before.untold:
+            continue
         if kind in {Kind.PERMISSION_REQUIRED, Kind.TURN_ENDED} and before.state in LIVE:
             fails = before.spec.fail_on_input
             assert after.outcome is (Outcome.NEEDS_INPUT if fails else None)
             assert after.state is (JobState.DONE if fails else JobState.WAITING)
+
+
+def test_a_silent_stop_goes_to_the_check_where_that_was_asked_for() -> None:
+    """With `--accept-silent-stop` the check decides on a turn without a report, as on a claim."""
+    for before, kind, after in STEPS:
+        asked = before.spec.accept_silent_stop and before.spec.validate is not None
+        if kind is Kind.TURN_ENDED and asked and before.state in LIVE and not before.untold:
+            assert (after.state, after.owed, after.outcome) == (JobState.CHECKING, Action.CHECK, None)
+
+
+def test_the_end_of_a_turn_before_a_rejection_is_delivered_is_no_answer_to_it() -> None:
+    """A silent stop of the round before the rejection starts no check on unchanged work."""
+    job = samples.job(
+        validate="/c", attempts=2, attempt=1, accept_silent_stop=True, state=JobState.RUNNING, untold=True
+    )
+    assert advance(job, samples.event(Kind.TURN_ENDED, Source.HOOK)).state is not JobState.CHECKING
 
 
 def test_every_end_owes_a_close() -> None:

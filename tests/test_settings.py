@@ -68,6 +68,7 @@ def test_defaults(home: Home) -> None:
         600,
     )
     assert (found.close, found.fail_on_input, found.command, found.on_event) == (False, False, (), ())
+    assert (found.accept_silent_stop, found.startup_timeout) == (False, 30)
     assert {
         found.model,
         found.permission_mode,
@@ -121,6 +122,8 @@ def test_every_setting_has_a_variable(home: Home) -> None:
         DELEGATE_JOB_DIR="/outer",
         DELEGATE_JOB_CONNECTION="/outer",
         DELEGATE_JOB_LOGS_DIR="/logs",
+        DELEGATE_JOB_ACCEPT_SILENT_STOP="yes",
+        DELEGATE_JOB_STARTUP_TIMEOUT="0",
         DELEGATE_JOB_NONSENSE="x",
     )
     assert found == Settings(
@@ -137,6 +140,8 @@ def test_every_setting_has_a_variable(home: Home) -> None:
         broker="mqtt://u:p@h:1",
         close=True,
         fail_on_input=False,
+        accept_silent_stop=True,
+        startup_timeout=0,
         on_event=("notify-send", "x"),
         registry_dir=Path.cwd() / "reg",
         agents={},

@@ -25,6 +25,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 )
 """Name -> the module whose `AGENT` it is. Modules, not values: a command pays only for the agent it uses."""
 
+START_HOOKS = frozenset({"claude-code"})
+"""The agents whose hooks tell of their start, before anything else can happen but a dialog."""
+
 COMMAND = "command"
 """The agent that is an argv template: `--agent command --command '…'`."""
 
