@@ -12,6 +12,8 @@ from delegate_job.hook_proof import KEY
 from delegate_job.job import JobSpec
 from delegate_job.paths import JobPaths
 
+LOOK_EVERY = 0.1
+"""Seconds between two looks at the job's files while the first hook is awaited: no hook announces itself."""
 SCREEN = 8000
 """Characters of the screen that are told, from its end."""
 
@@ -36,6 +38,10 @@ class Startup:
             self._due = math.inf
         elif event.source is Source.OWNER and event.kind == Kind.PERMISSION_REQUIRED:
             self._due = math.inf  # An owner before us has said it.
+
+    def next_look_in(self) -> float:
+        """Return the seconds until the files are worth a look; infinite when nothing is awaited."""
+        return math.inf if math.isinf(self._due) else LOOK_EVERY
 
     def is_due(self) -> bool:
         """Return whether the time is up; says so once for each launch."""
