@@ -4,6 +4,7 @@ A new owner may do all of it again. Not how processes are ended: that is `launch
 """
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from delegate_job.wire import remove_socket
 
 STOP_TIMEOUT = 12.0
 """Seconds in which a stopped agent's processes must be gone: the runner's own limits and some more."""
-SESSION_TIMEOUT = SILENT_FOR + 5.0
-"""Seconds in which tmux must have ended a session: one time of silence, and the call after it."""
+SESSION_TIMEOUT = 3 * SILENT_FOR + 20.0
+"""Seconds in which tmux must have ended a session: three times of silence, and the calls between them."""
+AT_ONCE = 16
+"""Agents that one process ends side by side: each is waited for by looking fifty times a second."""
+_SLOTS = threading.BoundedSemaphore(AT_ONCE)
 
 _STOPS = frozenset(Outcome) - {Outcome.ACCEPTED, Outcome.REJECTED, Outcome.FAILED}
 """The outcomes after which an agent must not go on working. After the others its session stays open."""
@@ -55,9 +59,10 @@ class Close(Duty):
         """End what may still run: it takes seconds to end what does not want to. Return what was left."""
         from delegate_job import validation
 
-        validation.end_leftover(self._paths)  # An owner that was killed has left its check running.
-        if agent:
-            launcher.stop_agent(self._paths, timeout=STOP_TIMEOUT)
+        with _SLOTS:
+            validation.end_leftover(self._paths)  # An owner that was killed has left its check running.
+            if agent:
+                launcher.stop_agent(self._paths, timeout=STOP_TIMEOUT)
         if not session:
             return None
         why = list[str]()
