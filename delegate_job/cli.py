@@ -275,6 +275,49 @@ def send(
 
 
 @_command()
+def approve(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
+    """Grant what the agent asks leave for, without a key in its session.
+
+    Example: delegate-job approve @last
+    """
+    from delegate_job import commands
+
+    return commands.approve(job_id, registry_dir, as_json=as_json)
+
+
+@_command()
+def deny(
+    job_id: JobId,
+    reason: Annotated[str | None, Option("What the agent is told.", "TEXT")] = None,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Refuse what the agent asks leave for.
+
+    Example: delegate-job deny @last --reason "Not outside the work dir."
+    """
+    from delegate_job import commands
+
+    return commands.deny(job_id, registry_dir, reason=reason, as_json=as_json)
+
+
+@_command()
+def answer(
+    job_id: JobId,
+    text: Annotated[str, Argument("A label, its number, or words; - reads stdin.", "TEXT")],
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Answer the agent's question; one line for each when it asks several.
+
+    Example: delegate-job answer @last "The blue one."
+    """
+    from delegate_job import commands
+
+    return commands.answer(job_id, text, registry_dir, as_json=as_json)
+
+
+@_command()
 def retry(
     job_id: JobId,
     detach: Annotated[bool, Option("Leave it to the background.")] = False,

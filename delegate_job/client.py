@@ -12,7 +12,7 @@ from typing import Any
 from delegate_job import journal, locks
 from delegate_job.audit import AuditDir
 from delegate_job.document import event_document
-from delegate_job.errors import DelegateJobError, UsageError
+from delegate_job.errors import DelegateJobError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.exit_codes import ExitCode, exit_code_of
 from delegate_job.inbox import REPORTS, of_hook
@@ -131,31 +131,6 @@ def ask_to_cancel(registry: Registry, row: Row, *, detail: str) -> None:
     """Write the wish into the job's control file."""
     control = registry.paths.job(row.job.id).control
     journal.append_event(control, row.job.id, Kind.CANCEL_REQUESTED, detail)
-
-
-def send(registry: Registry, row: Row, text: str) -> None:
-    """Paste a text into a job's session and press Enter; record that it was sent.
-
-    UsageError when there is nobody to read it, or a dialog is open that would take it for an answer.
-    """
-    from delegate_job.tmux import PASTE_PAUSE, Tmux
-
-    spec, state = row.job.spec, row.job.state
-    if not text.strip():
-        raise UsageError("there is nothing to send")
-    if not spec.session or not row.tmux_socket or state not in {JobState.RUNNING, JobState.WAITING}:
-        raise UsageError(f"job {row.job.id} has no agent that listens: it is {row.job.outcome or state}")
-    if state is JobState.WAITING and row.job.last_event == Kind.PERMISSION_REQUIRED:
-        raise UsageError(
-            f"job {row.job.id} waits for an answer, and what is typed now would be taken for it",
-            hint=f"answer it with `delegate-job attach {row.job.id}`",
-        )
-    tmux = Tmux(socket=row.tmux_socket)
-    # Its first character must be a letter: to some agents `!` and `/` begin a command.
-    tmux.paste(spec.session, f"A message from your user: {text}")
-    time.sleep(PASTE_PAUSE)
-    tmux.enter(spec.session)
-    journal.append_event(registry.paths.job(row.job.id).control, row.job.id, Kind.SENT, text)
 
 
 def late_reports(registry: Registry, row: Row) -> Iterator[Event]:

@@ -256,16 +256,68 @@ def _refuse_inside(job: str, what: str) -> None:
 
 def send(job: str, text: str, registry_dir: str | None, *, as_json: bool) -> int:
     """Paste a text into a running agent's session and press Enter."""
+    from delegate_job import answering
+
     _refuse_inside(job, "send to")
     if text == "-":
         text = sys.stdin.read()
     with open_registry(registry_dir) as registry:
         row = registry.find(job)
-        client.send(registry, row, text)
+        receipt = answering.type_text(registry, row, text)
     if as_json:
-        print_json({"id": row.job.id, "sent": True, "receipt": None})
+        print_json({"id": row.job.id, "sent": True, "receipt": receipt})
     else:
-        print("sent; this agent gives no receipt")
+        print(f"sent; {_RECEIPTS[receipt]}")
+    return ExitCode.ACCEPTED
+
+
+_RECEIPTS = {
+    None: "this agent gives no receipt",
+    True: "the agent has taken it",
+    False: "the agent has not said that it took it: look with `delegate-job attach`",
+}
+
+
+def approve(job: str, registry_dir: str | None, *, as_json: bool) -> int:
+    """Grant what an agent asks leave for in a dialog."""
+    from delegate_job import answering
+
+    _refuse_inside(job, "approve")
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        what = answering.approve(registry, row)
+    return _answered(row, "approved", what, as_json=as_json)
+
+
+def deny(job: str, registry_dir: str | None, *, reason: str | None, as_json: bool) -> int:
+    """Refuse what an agent asks leave for in a dialog."""
+    from delegate_job import answering
+
+    _refuse_inside(job, "deny")
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        what = answering.deny(registry, row, reason)
+    return _answered(row, "denied", what, as_json=as_json)
+
+
+def answer(job: str, text: str, registry_dir: str | None, *, as_json: bool) -> int:
+    """Answer an agent's question."""
+    from delegate_job import answering
+
+    _refuse_inside(job, "answer")
+    if text == "-":
+        text = sys.stdin.read()
+    with open_registry(registry_dir) as registry:
+        row = registry.find(job)
+        what = answering.answer(registry, row, text)
+    return _answered(row, "answered" if what is not None else "sent", what, as_json=as_json)
+
+
+def _answered(row: Row, how: str, what: str | None, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"id": row.job.id, how: True, "what": what})
+    else:
+        print(f"{how}: {printable(what)}" if what else how)
     return ExitCode.ACCEPTED
 
 

@@ -4,7 +4,6 @@ Each is safe to do again by a new owner. Not when a thing is owed: that is `life
 or for a process, runs in the background; its result comes back through the inbox.
 """
 
-import math
 import threading
 from collections.abc import Callable
 from functools import cached_property
@@ -94,7 +93,7 @@ class Duties:
     def next_step_in(self) -> float:
         """Return the seconds until the job wants a step even if nothing is heard."""
         if self._job.owed not in {Action.LAUNCH, Action.TELL} or not self._session.answers:
-            return math.inf
+            return self._startup.next_look_in()
         if self._busy or self._job.owed is Action.LAUNCH:
             return START_TICK
         return min(self._tell.enter_in(), START_TICK)

@@ -38,6 +38,9 @@ class Kind(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     VERIFIED = "verified"
     SENT = "sent"
+    APPROVED = "approved"
+    DENIED = "denied"
+    ANSWERED = "answered"
     # From the job's owner.
     REGISTERED = "registered"
     LAUNCHING = "launching"
@@ -89,6 +92,9 @@ _SOURCES: Mapping[Kind, frozenset[Source]] = MappingProxyType(
         Kind.CANCEL_REQUESTED: frozenset({Source.USER}),
         Kind.VERIFIED: frozenset({Source.USER}),
         Kind.SENT: frozenset({Source.USER}),
+        Kind.APPROVED: frozenset({Source.USER}),
+        Kind.DENIED: frozenset({Source.USER}),
+        Kind.ANSWERED: frozenset({Source.USER}),
     }
 )
 

@@ -89,17 +89,16 @@ class HookState:
 
         The lock says that somebody waits for the answer: a hook. None when that could not be done.
         """
-        import fcntl
         import json
 
         path = f"{self.directory}/{_DIALOG}{key}"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             os.write(fd, json.dumps(request).encode())
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return None
-        return fd
+        # Who only looks whether it is held holds it for a moment.
+        return fd if _locked(fd) else None
 
     def has_dialog(self, key: str, request_id: str) -> bool:
         """Return whether this very dialog still waits."""
@@ -133,23 +132,13 @@ class HookState:
     # -- files
 
     def lock(self) -> int | None:
-        """Take the lock under which hooks look and report, for at most a second; None: go on without."""
-        import fcntl
-
+        """Take the lock under which hooks look and report; after a second go on without it."""
         try:
             fd = os.open(f"{self.directory}/hooks.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return None
-        give_up_at = time.monotonic() + _LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() >= give_up_at:
-                    return fd
-                time.sleep(0.005)
-            else:
-                return fd
+        _locked(fd)
+        return fd
 
     def _remove(self, name: str) -> bool:
         try:
@@ -178,3 +167,18 @@ class HookState:
         except OSError:
             return False
         return True
+
+
+def _locked(fd: int) -> bool:
+    import fcntl
+
+    give_up_at = time.monotonic() + _LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= give_up_at:
+                return False
+            time.sleep(0.005)
+        else:
+            return True

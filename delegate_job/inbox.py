@@ -17,6 +17,9 @@ from delegate_job.journal import Position
 from delegate_job.tmux import SessionInfo
 
 REPORTS = "reports.jsonl"
+_OF_USERS = frozenset(
+    {Kind.CANCEL_REQUESTED, Kind.VERIFIED, Kind.SENT, Kind.APPROVED, Kind.DENIED, Kind.ANSWERED}
+)
 
 
 class Reported(NamedTuple):
@@ -191,6 +194,6 @@ def _read_and_close(fd: int, position: Position, *, mark: bytes = b"") -> journa
 
 def _from_control(event: Event) -> Event:
     """A user's command writes into the same file as the runner; the kind tells them apart."""
-    if event.kind in {Kind.CANCEL_REQUESTED, Kind.VERIFIED, Kind.SENT}:
+    if event.kind in _OF_USERS:
         return event._replace(source=Source.USER)
     return event

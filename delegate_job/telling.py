@@ -13,9 +13,11 @@ from delegate_job.agents.instructions import publish_argv, rejection_message
 from delegate_job.duty import Duty
 from delegate_job.errors import NotStartedError, UsageError, one_line
 from delegate_job.events import Event, Kind
+from delegate_job.hook_state import HookState
 from delegate_job.job import Action, JobState, Verdict
 from delegate_job.launcher import RunnerState
 from delegate_job.launching import Launch
+from delegate_job.receipt import press_enter
 from delegate_job.tmux import PASTE_PAUSE, TmuxError
 
 TRY_AGAIN = 0.5
@@ -31,7 +33,13 @@ class Tell(Duty):
     _enter_at: float | None = None
     _not_before = 0.0
     _rejection = ""
+    _turn = 0
+    """The agent's turn before the paste, as its hooks count."""
     _exit_code: int | None = None
+
+    @property
+    def _hooks(self) -> HookState:
+        return HookState(str(self._paths.agent))
 
     def note_rejection(self, event: Event) -> None:
         """Remember what the last check said."""
@@ -102,6 +110,7 @@ class Tell(Duty):
             return
         self._say_telling("session")
         tmux, name, message = self._session.tmux, self._session.name, self._message()
+        self._turn = self._hooks.turn().number
         self._begin(Action.TELL, lambda: tmux.paste(name, message), self._pasted)
 
     def _pasted(self, result: Any) -> None:
@@ -109,8 +118,10 @@ class Tell(Duty):
             self._enter_at = time.monotonic() + PASTE_PAUSE
 
     def _press_enter(self) -> None:
-        tmux, name = self._session.tmux, self._session.name
-        self._begin(Action.TELL, lambda: tmux.enter(name), self._entered)
+        tmux, name, before = self._session.tmux, self._session.name, self._turn
+        self._begin(
+            Action.TELL, lambda: press_enter(lambda: tmux.enter(name), self._hooks, before), self._entered
+        )
 
     def _entered(self, result: Any) -> None:
         self._enter_at = None

@@ -21,7 +21,7 @@ LAYERS: tuple[set[str], ...] = (
     {"paths", "retry", "bare"},
     {"agents"},
     set(),  # every module that is not named here: one outside thing each
-    {"supervisor", "owner", "background", "pruning", "client", "reporter"},
+    {"supervisor", "owner", "background", "pruning", "client", "answering", "reporter"},
     {"output", "commands", "foreground", "cli", "__main__"},
 )
 """From below to above. A module imports from its own layer and from those below."""
