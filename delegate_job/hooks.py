@@ -55,9 +55,10 @@ def read_payload() -> "dict[str, Any]":
     """Return the object on stdin; {} when it holds none."""
     chunks: list[bytes] = []
     size = 0
-    while size <= MAX_PAYLOAD and (chunk := os.read(0, 1 << 16)):
-        chunks.append(chunk)
+    while chunk := os.read(0, 1 << 16):  # To its end: some agent may take a closed pipe for a failure.
         size += len(chunk)
+        if size <= MAX_PAYLOAD:
+            chunks.append(chunk)
     try:
         payload = loads(b"".join(chunks).decode()) if size <= MAX_PAYLOAD else None
     except (ValueError, RecursionError):

@@ -1,0 +1,360 @@
+"""What hooks report, and that a broken one harms nobody: run as agents run them, with real payloads."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hooked
+from delegate_job import hook_proof, journal
+from delegate_job.agent_hooks import Answer, claude_code
+from delegate_job.events import Event, Source
+from delegate_job.inbox import of_hook
+from harness import wait_until
+from hooked import ASK, JOB, Hooked
+
+CLAUDE = hooked.samples("claude_2.1.330")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = sorted({name for payload in CLAUDE for name in payload})
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Hooked:
+    """Give a job whose hooks may be run."""
+    return Hooked(tmp_path)
+
+
+@pytest.fixture
+def asked(job: Hooked) -> Iterator[subprocess.Popen[bytes]]:
+    """Give the hook of an open permission dialog, which waits for its answer."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    process = job.start("PermissionRequest", payload("PermissionRequest"))
+    wait_until(lambda: "permission_required" in job.kinds(), what="the report")
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def payload(event: str, **changes: Any) -> dict[str, Any]:
+    """Return the first sample of this event, with changes."""
+    return next(each for each in CLAUDE if each["hook_event_name"] == event) | changes
+
+
+def stop(**changes: Any) -> dict[str, Any]:
+    """Return the end of a turn with nothing in the background."""
+    return payload("Stop", **({"background_tasks": []} | changes))
+
+
+# -- what is reported
+
+
+def test_claude_s_events_become_our_kinds(job: Hooked) -> None:
+    """Each native event is told as what it means, with what a person needs to know, and proves its hook."""
+    job.run("SessionStart", payload("SessionStart"))
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.run("PostToolUse", payload("PostToolUse"))
+    job.run("StopFailure", payload("StopFailure"))
+    job.run("SessionEnd", payload("SessionEnd"))
+    events = job.events()
+    assert {event.source for event in events} == {Source.HOOK}
+    assert [(event.kind, event.data["hook"]) for event in events] == [
+        ("started", "SessionStart"),
+        ("progress", "UserPromptSubmit"),
+        ("progress", "PostToolUse"),
+        ("error", "StopFailure"),
+        ("session_ended", "SessionEnd"),
+    ]
+    assert events[0].data["session_id"] == payload("SessionStart")["session_id"]
+    assert (job.agent_dir / "session").read_text() == payload("SessionStart")["session_id"]
+    assert events[3].data["error_class"] == "authentication_failed"
+
+
+@pytest.mark.parametrize("sample", CLAUDE, ids=lambda each: each["hook_event_name"])
+def test_no_sample_is_answered(job: Hooked, sample: dict[str, Any]) -> None:
+    """Nothing that Claude has ever told is answered by chance: only a stop that is asked about prints."""
+    event = sample["hook_event_name"]
+    if event != "PermissionRequest":
+        assert job.run(event, sample) == ""
+
+
+@given(st.sampled_from([*claude_code._MEANINGS, "Other"]), st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_no_payload_is_too_odd(event: str, odd: dict[str, Any]) -> None:
+    """Whatever the fields hold, a meaning comes out, and what it tells can be written down and is bounded."""
+    heard = claude_code.heard(event, odd)
+    line = journal.encode(journal.new_event(JOB, heard.kind or "none", heard.detail, heard.data))
+    assert len(line) < 64 * 1024
+    assert "/" not in heard.opens
+
+
+def test_progress_is_told_once_a_second(job: Hooked) -> None:
+    """A flood of tools is one report a second, and a receipt is told in any case."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    began = time.monotonic()
+    for _ in range(5):
+        job.run("PostToolUse", payload("PostToolUse"))
+    assert job.kinds().count("progress") <= 2 + (time.monotonic() - began)
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    assert [event.data["receipt"] for event in job.events() if "receipt" in event.data] == [1, 2]
+
+
+# -- the end of a turn
+
+
+def test_a_turn_without_a_report_is_asked_about_once(job: Hooked) -> None:
+    """The first stop is blocked with the commands to report with; the second one is the turn's end."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    answer = json.loads(job.run("Stop", stop()))
+    assert answer == {"decision": "block", "reason": ASK}
+    assert "turn_ended" not in job.kinds()
+    assert job.run("Stop", stop(stop_hook_active=True)) == ""
+    assert job.kinds()[-1] == "turn_ended"
+
+
+@pytest.mark.parametrize("claim", ["completed", "error"])
+def test_a_turn_with_a_claim_just_ends(job: Hooked, claim: str) -> None:
+    """Who has reported is not asked, and the end is no `turn_ended`: a rejection may be on its way."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.says("progress")
+    job.says(claim)
+    assert job.run("Stop", stop()) == ""
+    assert (job.kinds()[-1], job.events()[-1].detail) == ("progress", "turn ended")
+
+
+def test_a_claim_of_the_turn_before_is_none_of_this(job: Hooked) -> None:
+    """After a rejection the agent is asked again, though it has reported before."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.says("completed")
+    job.run("Stop", stop())
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    assert ASK in job.run("Stop", stop())
+
+
+def test_an_agent_that_asked_for_a_person_goes_on_waiting(job: Hooked) -> None:
+    """After its own `permission_required` the end of the turn says nothing: the job waits as it said."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.says("permission_required", "which one?")
+    before = len(job.events())
+    assert job.run("Stop", stop()) == ""
+    assert len(job.events()) == before
+
+
+def test_what_runs_in_the_background_is_no_end(job: Hooked) -> None:
+    """F25: a stop with tasks still running is `progress`; so is the end of a subagent."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    assert job.run("Stop", payload("Stop")) == ""
+    job.run("SubagentStop", payload("SubagentStop"))
+    assert set(job.kinds()) == {"progress"}
+
+
+def test_nothing_works_after_the_end_of_a_turn(job: Hooked) -> None:
+    """A tool's hook that comes late, being asynchronous, does not make a waiting job a running one."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.run("Stop", stop())
+    job.run("Stop", stop())
+    job.run("PostToolUse", payload("PostToolUse"))
+    assert job.kinds()[-1] == "turn_ended"
+
+
+def test_an_interrupted_turn_ends_too(job: Hooked) -> None:
+    """Esc is told by nothing but the later idle notification; after a turn's own end that says nothing."""
+    idle = payload("Notification")
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.run("Notification", idle)
+    job.run("Notification", idle)
+    assert job.kinds() == ["progress", "turn_ended"]
+    assert job.events()[-1].data["reason"] == "interrupted"
+
+
+def test_without_a_place_to_remember_nobody_is_asked_for_ever(job: Hooked) -> None:
+    """When it cannot be noted that the agent was asked, it is not asked."""
+    (job.agent_dir / "turn").mkdir()
+    assert job.run("Stop", stop()) == ""
+    assert job.kinds() == ["turn_ended"]
+
+
+# -- dialogs
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "decision"),
+    [
+        ("approved", {}, {"behavior": "allow"}),
+        ("denied", {"detail": "not there"}, {"behavior": "deny", "message": "not there"}),
+        ("denied", {}, {"behavior": "deny", "message": "The user said no."}),
+    ],
+)
+def test_a_user_s_answer_is_handed_on(
+    job: Hooked,
+    asked: subprocess.Popen[bytes],
+    kind: str,
+    fields: dict[str, Any],
+    decision: dict[str, Any],
+) -> None:
+    """The waiting hook prints the decision that was written for it, and says that the dialog is answered."""
+    told = job.events()[-1]
+    assert (told.data["tool"], told.detail) == ("Bash", "Bash: touch marker && echo done")
+    job.answers("approved", request="another")
+    job.answers(kind, request=told.data["request"], **fields)
+    stdout, stderr = asked.communicate(timeout=20)
+    printed = json.loads(stdout)["hookSpecificOutput"]
+    assert (printed["hookEventName"], printed["decision"], stderr) == ("PermissionRequest", decision, b"")
+    assert (asked.returncode, job.kinds()[-1]) == (0, "resumed")
+
+
+def test_a_person_who_answers_in_the_pane_wins(job: Hooked, asked: subprocess.Popen[bytes]) -> None:
+    """When the tool has run, the waiting hook ends without a word, and the job is told to go on."""
+    tool = payload("PermissionRequest")
+    job.run("PostToolUse", payload("PostToolUse", tool_input=tool["tool_input"], tool_name="Bash"))
+    assert asked.communicate(timeout=20) == (b"", b"")
+    assert job.kinds()[-1] == "resumed"
+
+
+def test_another_tool_s_end_answers_no_dialog(job: Hooked, asked: subprocess.Popen[bytes]) -> None:
+    """A tool that ran beside the one in question leaves its dialog open."""
+    job.run("PostToolUse", payload("PostToolUse", tool_input={"command": "ls"}, tool_name="Bash"))
+    assert "resumed" not in job.kinds()
+    assert asked.poll() is None
+
+
+@pytest.mark.parametrize("how", ["the job ended", "its directory is gone"])
+def test_a_hook_does_not_wait_for_nobody(job: Hooked, asked: subprocess.Popen[bytes], how: str) -> None:
+    """When the job is done or removed, the waiting hook ends and decides nothing."""
+    if how == "the job ended":
+        (job.job_dir / "environ.json").unlink()
+    else:
+        job.job_dir.rename(job.job_dir.with_name("gone"))
+    assert asked.communicate(timeout=20) == (b"", b"")
+
+
+def test_a_hook_ends_with_its_agent(job: Hooked, tmp_path: Path) -> None:
+    """A waiting hook whose parent was killed does not stay behind."""
+    (tmp_path / "payload").write_text(json.dumps(payload("PermissionRequest")))
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(sys.argv[2:], stdin=open(sys.argv[1], 'rb'), stdout=2)\n"
+        "print(child.pid, flush=True); input()"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path / "payload"), *job.argv("PermissionRequest")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        wait_until(lambda: "permission_required" in job.kinds(), what="the report")
+        assert is_running(pid)
+        parent.kill()
+    wait_until(lambda: not is_running(pid), what="the hook's end")
+
+
+def is_running(pid: int) -> bool:
+    """Return whether this process runs; one that nobody has waited for has no command line any more."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except FileNotFoundError:
+        return False
+
+
+def test_questions_are_answered_in_their_own_words() -> None:
+    """An answer to AskUserQuestion goes in as `updatedInput.answers`, beside the questions."""
+    (question,) = [
+        each
+        for each in CLAUDE
+        if each["hook_event_name"] == "PermissionRequest" and each["tool_name"] == "AskUserQuestion"
+    ]
+    heard = claude_code.heard("PermissionRequest", question)
+    assert heard.question == [("Which colour?", ["Red", "Blue"])]
+    given = Answer(allow=True, answers={"Which colour?": "Blue"})
+    printed = json.loads(claude_code.decision(question, given))["hookSpecificOutput"]["decision"]
+    assert printed["updatedInput"] == question["tool_input"] | {"answers": {"Which colour?": "Blue"}}
+    (after,) = [each for each in CLAUDE if "answers" in each.get("tool_input", {})]
+    assert claude_code.heard("PostToolUse", after).closes == heard.opens
+
+
+# -- hooks that fail
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[1]",
+        b"\xff\xfe",
+        b"{",
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'{"x": "' + b"y" * (17 << 20) + b'"}',
+    ],
+    ids=["empty", "null", "a list", "not UTF-8", "torn", "deep", "deeper", "huge"],
+)
+def test_a_payload_that_is_none(job: Hooked, raw: bytes) -> None:
+    """What cannot be read is an event without fields: told as what its name says, and no decision."""
+    assert job.run("PostToolUse", raw) == ""
+    assert job.kinds() == ["progress"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["no agent directory", "read-only logs", "unknown agent", "no arguments", "log dir of another name"],
+)
+def test_a_broken_hook_harms_nobody(job: Hooked, harm: str) -> None:
+    """Whatever is missing: exit code 0, and not a byte on stdout that an agent could take for a decision."""
+    argv = job.argv("StopFailure")
+    if harm == "no agent directory":
+        job.job_dir.rename(job.job_dir.with_name("gone"))
+    elif harm == "read-only logs":
+        job.log_dir.parent.write_text("a file")
+    elif harm == "unknown agent":
+        argv[6] = "../nobody"
+    elif harm == "no arguments":
+        del argv[6:]
+    else:
+        argv[8] += "x"
+    done = subprocess.run(argv, input=b"{}", capture_output=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert not Path(f"{job.log_dir}x").exists()
+
+
+def test_a_hook_ends_though_its_payload_never_does(job: Hooked) -> None:
+    """A hook that is held up ends by itself, with 0 and without a word."""
+    code = "import sys; from delegate_job import hooks; hooks.LIMIT = 0.5; hooks.main(sys.argv[1:])"
+    argv = [sys.executable, "-c", code, *job.argv("Stop")[6:]]
+    read, write = os.pipe()
+    with subprocess.Popen(argv, stdin=read, stdout=subprocess.PIPE) as process:
+        assert process.communicate(timeout=20)[0] == b""
+    os.close(read)
+    os.close(write)
+    assert process.returncode == 0
+
+
+# -- who is believed
+
+
+def test_only_the_job_s_key_makes_a_hook() -> None:
+    """A proof is one event's: not another id's, another kind's, or another job's."""
+    proven = hook_proof.proof("key", "id", "turn_ended")
+    others = [("key", "id2", "turn_ended"), ("key", "id", "started"), ("key2", "id", "turn_ended")]
+    assert proven not in {hook_proof.proof(*other) for other in others}
+    assert hook_proof.proof("", "id", "turn_ended") == ""
+
+
+@pytest.mark.parametrize("forged", ["", "x", None, 7, {}], ids=repr)
+def test_a_forged_proof_proves_nothing(job: Hooked, forged: object) -> None:
+    """An agent that writes `hook` and `proof` by guess stays an agent, also where the job has no key."""
+    for key in (True, False):
+        if not key:
+            (job.agent_dir / hook_proof.KEY).unlink()
+        line = json.dumps({"id": "1", "job_id": JOB, "kind": "turn_ended", "hook": "Stop", "proof": forged})
+        event = journal.parse(line.encode(), job_id=JOB, source=Source.AGENT, received_at="")
+        assert isinstance(event, Event)
+        assert of_hook(event, str(job.agent_dir)).source is Source.AGENT
