@@ -19,7 +19,7 @@ import os
 import sys
 
 from delegate_job import journal
-from delegate_job.agent_hooks import Heard
+from delegate_job.agent_hooks import Answer, Heard
 from delegate_job.audit import AuditDir
 from delegate_job.bare import loads, signal
 from delegate_job.hook_proof import proof, read_key
@@ -123,7 +123,7 @@ class Hook:
             if turn.state == OPEN:
                 turn.state = OVER
                 state.keep_turn(turn)
-                self.report("turn_ended", heard.detail, heard.data)
+                self.report("permission_required", heard.detail, heard.data)
         elif heard.turn == "fails":
             turn.state = OVER
             state.keep_turn(turn)
@@ -239,15 +239,29 @@ class Hook:
         if not heard.waits or held is None:
             return
         signal.setitimer(signal.ITIMER_REAL, 0)
-        from delegate_job.hook_answer import await_answer
+        from delegate_job.hook_answer import REFUSED_THERE, await_answer
 
         answer = await_answer(self._state, heard.opens, request, self._job_dir, from_here)
-        if answer is None:
+        if answer is REFUSED_THERE:
+            self._refused_there(heard, request)
+        if not isinstance(answer, Answer):
             return
         # The dialog is answered by this line alone; what is said of it comes after.
         _print(self._mapper.decision(self._payload, answer))
         self._state.close_dialogs(heard.opens)
         self.report("resumed", "answered by the user", {"request": request, "allow": answer.allow})
+
+    def _refused_there(self, heard: Heard, request: str) -> None:
+        """Somebody said no in the session, or pressed Esc: the turn is over, and no other event tells it."""
+        lock = self._state.lock()
+        if self._state.close_dialogs(heard.opens):
+            turn = self._state.turn()
+            turn.state = OVER
+            self._state.keep_turn(turn)
+            told = {"request": request, "reason": "interrupted"}
+            self.report("permission_required", "refused in its session; it waits for input", told)
+        if lock is not None:
+            os.close(lock)
 
     def _size_of_control(self) -> int:
         try:

@@ -173,7 +173,7 @@ def test_an_interrupted_turn_ends_too(job: Hooked) -> None:
     job.run("UserPromptSubmit", payload("UserPromptSubmit"))
     job.run("Notification", idle)
     job.run("Notification", idle)
-    assert job.kinds() == ["progress", "turn_ended"]
+    assert job.kinds() == ["progress", "permission_required"]
     assert job.events()[-1].data["reason"] == "interrupted"
 
 
@@ -226,6 +226,16 @@ def test_another_tool_s_end_answers_no_dialog(job: Hooked, asked: subprocess.Pop
     job.run("PostToolUse", payload("PostToolUse", tool_input={"command": "ls"}, tool_name="Bash"))
     assert "resumed" not in job.kinds()
     assert asked.poll() is None
+
+
+def test_a_person_who_refuses_in_the_pane_is_waited_for(job: Hooked, asked: subprocess.Popen[bytes]) -> None:
+    """No event follows an Esc; but Claude ends the hook, which says why the job waits and decides nothing."""
+    asked.terminate()
+    assert asked.communicate(timeout=20) == (b"", b"")
+    told = job.events()[-1]
+    assert (told.kind, told.data["reason"], asked.returncode) == ("permission_required", "interrupted", 0)
+    job.run("PostToolUse", payload("PostToolUse"))
+    assert job.events()[-1] == told
 
 
 @pytest.mark.parametrize("how", ["the job ended", "its directory is gone"])

@@ -31,8 +31,8 @@ class Heard:
 
     `kind`, `detail`, `data`: the report, if there is any. `progress` is told at most once a second.
     `turn`: "begins" (a prompt was taken: the receipt of what was typed), "ends" (the generic flow of
-    `hooks.turn_ended` decides what is said), "fails", or "interrupted" (the agent waits for input; told as
-    `turn_ended` unless its turn has ended before).
+    `hooks` decides what is said), "fails", or "interrupted" (the agent waits for input; told as
+    `permission_required`, unless its turn has ended before: it is no silent stop that a check could judge).
     `busy`: at the end of a turn, what still runs in the background, in words; then it is no end.
     `opens`: the key of a dialog that waits for a person from now on; `closes`: the key of a dialog that was
     answered, "*" for all. A key tells one dialog from others that are open at the time.

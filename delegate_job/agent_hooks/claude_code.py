@@ -98,7 +98,7 @@ def _notification(payload: "dict[str, Any]") -> Heard:
         return Heard()
     # After 60 s without input. Esc, in a turn or a dialog, is told by no other event.
     words = text_of(payload, "message")[:200] or "waits for input"
-    return Heard("turn_ended", words, {"reason": "interrupted"}, turn="interrupted", closes="*")
+    return Heard("permission_required", words, {"reason": "interrupted"}, turn="interrupted", closes="*")
 
 
 def _stop(payload: "dict[str, Any]") -> Heard:
