@@ -18,6 +18,7 @@ OPEN, BACKGROUND, OVER = "open", "background", "over"
 
 _LOCK_WAIT = 1.0
 _DIALOG = "dialog-"
+_JOINTS = {ord("-"): None, ord("_"): None}
 
 
 class Turn:
@@ -60,7 +61,7 @@ class HookState:
 
     def keep_session(self, session_id: str) -> None:
         """Keep the agent's own session id, if it is one."""
-        if 0 < len(session_id) <= 128 and session_id.isascii() and session_id.replace("-", "").isalnum():
+        if 0 < len(session_id) <= 128 and session_id.isascii() and session_id.translate(_JOINTS).isalnum():
             self._write("session", session_id)
 
     def session(self) -> str:

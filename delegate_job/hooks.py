@@ -118,7 +118,8 @@ class Hook:
             turn.number, turn.state, turn.asked = turn.number + 1, OPEN, False
             turn.inode, turn.offset = self._end_of_reports()
             state.keep_turn(turn)
-            self.report("progress", heard.detail, {**heard.data, "receipt": turn.number})
+            kind = heard.kind if turn.number == 1 and heard.kind else "progress"
+            self.report(kind, heard.detail, {**heard.data, "receipt": turn.number})
         elif heard.turn == "interrupted":
             if turn.state == OPEN:
                 turn.state = OVER

@@ -100,9 +100,9 @@ class Place:
     patience: float = PATIENCE
 
     @classmethod
-    def make(cls) -> "Place":
+    def make(cls, under: Path = SHORT_TEMP) -> "Place":
         """Make a new place in a short temporary directory."""
-        root = Path(tempfile.mkdtemp(prefix="dj-", dir=SHORT_TEMP))
+        root = Path(tempfile.mkdtemp(prefix="dj-", dir=under))
         for name in ("home/.config", "home/.local/state", "tmp", "t", "run", "work"):
             (root / name).mkdir(parents=True, mode=0o700)
         return cls(root, _clean_environment(root))

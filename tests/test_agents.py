@@ -1,11 +1,15 @@
 """What each agent is started with and told, and that a task survives byte for byte."""
 
+import itertools
 import json
 import os
 import shlex
 import subprocess
 import sys
+import tomllib
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,12 +18,14 @@ from hypothesis import strategies as st
 
 from delegate_job.agents import BUILT_IN, agent_named, agent_of, instructions
 from delegate_job.agents.base import PERMISSION_MODES, Agent, Context, Launch
+from delegate_job.agents.codex import trusted_hash
 from delegate_job.agents.instructions import ARGUMENT_LIMIT, as_argument, compose, prompt_text, to_bytes
 from delegate_job.errors import NotStartedError, UsageError
 from delegate_job.events import REPORTED_BY_HAND
 from delegate_job.job import JobSpec, Verdict
 
 PUBLISH = ("/opt/dj/delegate-job", "publish")
+HOOK = ("/opt/python", "-I", "/o'dd $(x)/hook.py", "agent", "4f3a9b2c")
 SPEC = JobSpec(
     id="4f3a9b2c",
     agent="codex",
@@ -174,11 +180,22 @@ def test_human_starts_nothing() -> None:
     assert agent.problem({}, "/nowhere") is None
 
 
+def without_configuration(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return an argv less its `-c KEY=VALUE`, but for the user's."""
+    return tuple(
+        word
+        for at, word in enumerate(argv)
+        if not (word == "-c" and argv[at + 1].startswith(("hooks.", "projects=")))
+        and not word.startswith(("hooks.", "projects="))
+    )
+
+
 def test_codex_argv() -> None:
     """Codex runs without its shared daemon, and gets the prompt after `--`."""
     spec = SPEC._replace(model="m-1", permission_mode="auto", agent_args=("-c", "a=1"))
     given = context(spec)
-    assert agent_named("codex").launch(given).argv == (
+    argv = agent_named("codex").launch(given).argv
+    assert without_configuration(argv) == (
         "codex",
         "--no-daemon",
         "--sandbox",
@@ -194,6 +211,41 @@ def test_codex_argv() -> None:
     )
 
 
+def codex_configuration(argv: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the `-c` of an argv say, read as TOML."""
+    said: dict[str, Any] = {}
+    for text in (value for word, value in itertools.pairwise(argv) if word == "-c"):
+        for key, value in tomllib.loads(text).items():
+            said.setdefault(key, {}).update(value)
+    return said
+
+
+@pytest.mark.parametrize("path", ["/a b", "/ü'\"\\\x7f$(x)`x`;", "/{a=1}\n"])
+def test_codex_trusts_for_one_launch_what_we_gave(path: str) -> None:
+    """The work dir and our own hooks, each by its hash, and nothing else; odd paths stay one word."""
+    hook = ("/python", "-I", path, "codex", "4f3a9b2c")
+    given = context(SPEC._replace(workdir=path))._replace(hook_argv=hook)
+    argv = agent_named("codex").launch(given).argv
+    assert "--dangerously-bypass-hook-trust" not in argv
+    said = codex_configuration(argv)
+    assert said["projects"] == {path: {"trust_level": "trusted"}}
+    state = said["hooks"].pop("state")
+    assert len(state) == len(said["hooks"])
+    for event, (group,) in said["hooks"].items():
+        (handler,) = group["hooks"]
+        assert shlex.split(handler["command"]) == [*hook, event]
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in event).lstrip("_")
+        expected = trusted_hash(name, handler["command"], handler["timeout"])
+        assert state[f"/<session-flags>/config.toml:{name}:0:0"] == {"trusted_hash": expected}
+
+
+def test_codex_resumes_its_session() -> None:
+    """A launch after a rejection goes on in the session that the hooks have told of."""
+    argv = agent_named("codex").launch(context()._replace(session_id="01a2-b3")).argv
+    assert argv[:3] == ("codex", "resume", "--no-daemon")
+    assert argv[-3:-1] == ("--", "01a2-b3")
+
+
 @pytest.mark.parametrize(
     ("log_dir", "mode", "added"),
     [
@@ -206,9 +258,96 @@ def test_codex_argv() -> None:
 def test_codex_may_write_the_log_dir(log_dir: str, mode: str | None, *, added: bool) -> None:
     """A log dir outside the work dir is made writable, but not in the sandbox that refuses it and ends."""
     spec = SPEC._replace(log_dir=log_dir, permission_mode=mode)
-    argv = agent_named("codex").launch(context(spec)).argv
+    argv = without_configuration(agent_named("codex").launch(context(spec)).argv)
     assert (argv[2:4] == ("--add-dir", log_dir)) is added
     assert ("--add-dir" in argv) is added
+
+
+def test_gemini_argv() -> None:
+    """Gemini trusts for this launch alone, gets its hooks as defaults, the prompt as an option's value."""
+    spec = SPEC._replace(agent="gemini", model="m-1", permission_mode="edits", agent_args=("--debug",))
+    given = context(spec)._replace(hook_argv=HOOK)
+    launch = agent_named("gemini").launch(given)
+    assert launch.argv == (
+        "gemini",
+        "--skip-trust",
+        "--approval-mode",
+        "auto_edit",
+        "--model",
+        "m-1",
+        "--debug",
+        "-i",
+        given.instructions,
+    )
+    (file,) = launch.files
+    assert launch.env == {"GEMINI_CLI_SYSTEM_DEFAULTS_PATH": str(given.agent_dir / file.name)}
+    for event, (group,) in json.loads(file.content)["hooks"].items():
+        assert shlex.split(group["hooks"][0]["command"]) == [*HOOK, event]
+
+
+def test_opencode_argv() -> None:
+    """OpenCode gets its configuration as a variable, and the prompt as an option's value."""
+    spec = SPEC._replace(agent="opencode", model="p/m-1", permission_mode="all", agent_args=("--pure",))
+    given = context(spec)._replace(hook_argv=HOOK)
+    launch = agent_named("opencode").launch(given)
+    assert launch.argv == (
+        "opencode",
+        "--auto",
+        "--model",
+        "p/m-1",
+        "--pure",
+        "--prompt",
+        given.instructions,
+    )
+    (file,) = launch.files
+    assert f"const HOOK = {json.dumps(HOOK)}\n" in file.content.decode()
+    config = json.loads(launch.env["OPENCODE_CONFIG_CONTENT"])
+    assert config == {"plugin": [f"file://{given.agent_dir / file.name}"]}
+
+
+def test_opencode_asks_as_it_is_told() -> None:
+    """What is to be asked is asked, but for this job's report; without a mode the user's own rules hold."""
+
+    def permission(mode: str | None) -> Any:
+        launch = agent_named("opencode").launch(context(SPEC._replace(permission_mode=mode)))
+        return json.loads(launch.env["OPENCODE_CONFIG_CONTENT"]).get("permission")
+
+    report = "/opt/dj/delegate-job publish --job 4f3a9b2c *"
+    assert permission("ask") == {
+        "edit": "ask",
+        "bash": {"*": "ask", report: "allow"},
+        "webfetch": "ask",
+    }
+    assert permission("edits")["edit"] == "allow"
+    assert permission(None) is None
+
+
+def test_agents_without_a_way_for_hooks_get_none() -> None:
+    """Where a hook's command cannot be told, an agent is started without."""
+    for name in ("gemini", "opencode", "codex"):
+        launch = agent_named(name).launch(context())
+        assert not any("hook" in word.lower() for word in launch.argv[:-1])
+        assert not any(b"command" in file.content for file in launch.files)
+
+
+def test_aider_argv() -> None:
+    """Aider reads its instructions from their file, and asks nobody only where that was chosen."""
+    spec = SPEC._replace(agent="aider", model="m-1", permission_mode="all")
+    given = context(spec)
+    argv = agent_named("aider").launch(given).argv
+    assert argv[-4:] == ("--model", "m-1", "--message-file", str(given.instructions_path))
+    assert "--yes-always" in argv
+    asking = agent_named("aider").launch(context(spec._replace(permission_mode="edits"))).argv
+    assert "--yes-always" not in asking
+
+
+@pytest.mark.parametrize("name", ["gemini", "opencode"])
+def test_the_question_of_a_turns_end_begins_no_turn(name: str) -> None:
+    """What we ask comes back as a prompt to these agents; taken for one, it would be asked for ever."""
+    mapper = import_module(f"delegate_job.agent_hooks.{name}")
+    event = {"gemini": "BeforeAgent", "opencode": "chat.message"}[name]
+    assert mapper.heard(event, {"prompt": instructions.reminder(SPEC, PUBLISH)}).turn == ""
+    assert mapper.heard(event, {"prompt": "Do it."}).turn == "begins"
 
 
 def test_claude_argv() -> None:
@@ -295,7 +434,10 @@ def test_claude_asks_only_once_about_all() -> None:
 # -- health
 
 
-@pytest.mark.parametrize(("name", "binary"), [("claude-code", "claude"), ("codex", "codex")])
+@pytest.mark.parametrize(
+    ("name", "binary"),
+    [("claude-code", "claude"), ("codex", "codex"), ("gemini", "gemini"), ("opencode", "opencode")],
+)
 def test_missing_program_is_named(name: str, binary: str, tmp_path: Path) -> None:
     """An agent that is not installed says which program is missing and how to get it."""
     agent = agent_named(name)
@@ -354,7 +496,7 @@ def test_task_arrives_byte_for_byte(task: bytes) -> None:
     given = context(prompt=prompt_text(task))
     told = to_bytes(given.instructions)
     assert told.endswith(b":\n" + task)
-    for name in ("claude-code", "codex", "/bin/sh"):
+    for name in ("claude-code", "codex", "gemini", "opencode", "/bin/sh"):
         argument = agent_named(name).launch(given).argv[-1]
         assert os.fsencode(argument) == told
         assert argument.startswith("This is delegate-job")

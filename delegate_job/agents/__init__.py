@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
+        "aider": "delegate_job.agents.aider",
         "claude-code": "delegate_job.agents.claude_code",
         "codex": "delegate_job.agents.codex",
+        "gemini": "delegate_job.agents.gemini",
         "human": "delegate_job.agents.human",
+        "opencode": "delegate_job.agents.opencode",
     }
 )
 """Name -> the module whose `AGENT` it is. Modules, not values: a command pays only for the agent it uses."""

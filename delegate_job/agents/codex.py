@@ -1,10 +1,14 @@
-"""Codex CLI: its argv and its permission modes.
+"""Codex CLI: its argv, its permission modes, its hooks, and the trust that they have for one launch.
 
-Not its hooks, its login or its trust dialog: trust of the work dir is the user's to give.
+Not what its hooks mean (`agent_hooks.codex`), and not its login.
 
 Seen in codex 0.169.0 on Debian 12, unless a line says otherwise.
 """
 
+import hashlib
+import json
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +29,21 @@ _MODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "all": ("--dangerously-bypass-approvals-and-sandbox",),
     }
 )
+# Native event -> seconds after which codex gives the hook up. It waits for each, and counts no more than 3
+# for the last two, whatever is said: also in the hash.
+_HOOKS: Mapping[str, int] = MappingProxyType(
+    {
+        "SessionStart": 15,
+        "UserPromptSubmit": 15,
+        "PermissionRequest": 15,
+        "PostToolUse": 15,
+        "Stop": 15,
+        "Interrupt": 3,
+        "SessionEnd": 3,
+    }
+)
+_FLAGS_LAYER = "/<session-flags>/config.toml"
+"""Where codex says that hooks of the command line come from."""
 
 
 class Codex(NamedTuple):
@@ -35,18 +54,19 @@ class Codex(NamedTuple):
     in_tmux: bool = True
 
     def launch(self, context: Context, /) -> Launch:
-        """Describe `codex --no-daemon [--add-dir LOG_DIR] [MODE…] [--model X] [ARG…] -- PROMPT`.
+        """Describe `codex [resume] --no-daemon -c … [--add-dir D] [MODE…] [--model X] [ARG…] -- [ID] PROMPT`.
 
         Without `--no-daemon` an app server outlives the pane and runs a second job's commands with the first
         job's environment. A prompt that begins with `!` would run in a shell; ours does not.
         """
         spec = context.spec
         told = as_argument(context.instructions, context.instructions_path, job_id=spec.id)
-        argv = [_PROGRAM, "--no-daemon", *_log_dir(spec)]
-        argv += _MODES.get(spec.permission_mode or "", ())
+        resumes = bool(context.session_id) and not spec.agent_args
+        argv = [_PROGRAM, *(["resume"] if resumes else []), "--no-daemon", *_trust(spec), *_hooks(context)]
+        argv += [*_log_dir(spec), *_MODES.get(spec.permission_mode or "", ())]
         if spec.model is not None:
             argv += ["--model", spec.model]
-        return Launch((*argv, *spec.agent_args, "--", told))
+        return Launch((*argv, *spec.agent_args, "--", *([context.session_id] if resumes else []), told))
 
     def problem(
         self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
@@ -54,6 +74,17 @@ class Codex(NamedTuple):
         """Say whether `codex` is missing."""
         hint = "install it with: npm install -g @openai/codex"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)
+
+
+def trusted_hash(event: str, command: str, timeout: int) -> str:
+    """Return by what codex knows a command hook that its user has reviewed.
+
+    The SHA-256 of the compact JSON with sorted keys that it makes of the hook.
+    """
+    handler = {"async": False, "command": command, "timeout": timeout, "type": "command"}
+    identity = {"event_name": event, "hooks": [handler]}
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _log_dir(spec: JobSpec) -> tuple[str, ...]:
@@ -64,6 +95,39 @@ def _log_dir(spec: JobSpec) -> tuple[str, ...]:
     """
     inside = Path(spec.log_dir).is_relative_to(spec.workdir)
     return () if inside or spec.permission_mode == "ask" else ("--add-dir", spec.log_dir)
+
+
+def _trust(spec: JobSpec) -> tuple[str, ...]:
+    """Return the trust of the work dir for this launch alone: codex writes none of it down."""
+    if not _is_toml(spec.workdir):
+        return ()
+    return ("-c", f'projects={{{_toml(spec.workdir)}={{trust_level="trusted"}}}}')
+
+
+def _hooks(context: Context) -> list[str]:
+    """Return our hooks, and that these very hooks were reviewed: by their hash, which holds no other."""
+    if not all(map(_is_toml, context.hook_argv)) or not context.hook_argv:
+        return []
+    argv: list[str] = []
+    trusted = []
+    for event, timeout in _HOOKS.items():
+        command = shlex.join((*context.hook_argv, event))
+        handler = f'{{type="command",command={_toml(command)},timeout={timeout}}}'
+        argv += ["-c", f"hooks.{event}=[{{hooks=[{handler}]}}]"]
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", event).lower()
+        key = _toml(f"{_FLAGS_LAYER}:{name}:0:0")
+        trusted.append(f'{key}={{trusted_hash="{trusted_hash(name, command, timeout)}"}}')
+    return [*argv, "-c", f"hooks.state={{{','.join(trusted)}}}"]
+
+
+def _is_toml(text: str) -> bool:
+    """Return whether a TOML string can say it: no bytes that are not text."""
+    return all(not "\ud800" <= character <= "\udfff" for character in text)
+
+
+def _toml(text: str) -> str:
+    """Return a basic string of TOML, which is one of JSON that also escapes DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 AGENT: Agent = Codex()

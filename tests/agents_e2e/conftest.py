@@ -19,6 +19,16 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 
 
 @pytest.fixture
+def place(rig: Rig) -> Iterator[Place]:
+    """Give a place of its own, where this agent needs it."""
+    here = Place.make(rig.under)
+    try:
+        yield here
+    finally:
+        here.close()
+
+
+@pytest.fixture
 def agent(rig: Rig, place: Place) -> Iterator[RealAgent]:
     """Give the agent, at home in the place, with its model."""
     with serving(rig.stub()) as model:

@@ -4,6 +4,7 @@ Not the model they talk to: that is a stub. Versions stand in tests/npm/package.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from agents_e2e.model_stub import ModelStub
 from agents_e2e.stub_anthropic import AnthropicStub
 from agents_e2e.stub_gemini import GeminiStub
 from agents_e2e.stub_openai import OpenAIStub
-from harness import Place, in_ci, job_id, wait_until
+from harness import SHORT_TEMP, Place, in_ci, job_id, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BIN = REPOSITORY / ".cache/agents/node_modules/.bin"
@@ -38,6 +39,8 @@ class Rig:
     """Writes the agent's own configuration into the place's home; returns what its environment gets."""
     unattended: tuple[str, ...] = ()
     """Options of submit with which the agent runs a command without asking."""
+    under: Path = SHORT_TEMP
+    """Where its places lie."""
 
     @property
     def version(self) -> str:
@@ -195,6 +198,15 @@ CLAUDE = Rig(
     ("--permission-mode", "edits"),
 )
 CODEX = Rig("codex", "codex", "@openai/codex", OpenAIStub, _codex, ("--permission-mode", "auto"))
-GEMINI = Rig("gemini", "gemini", "@google/gemini-cli", GeminiStub, _gemini, ("--permission-mode", "all"))
+# gemini-cli 0.61.0 heeds our settings only where root alone may write, in every directory above them too.
+GEMINI = Rig(
+    "gemini",
+    "gemini",
+    "@google/gemini-cli",
+    GeminiStub,
+    _gemini,
+    ("--permission-mode", "all"),
+    under=Path("/var/lib") if os.geteuid() == 0 else SHORT_TEMP,
+)
 OPENCODE = Rig("opencode", "opencode", "opencode-ai", OpenAIStub, _opencode, ("--permission-mode", "all"))
-RIGS = (CLAUDE, CODEX)
+RIGS = (CLAUDE, CODEX, GEMINI, OPENCODE)

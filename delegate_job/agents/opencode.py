@@ -1,0 +1,84 @@
+"""OpenCode: its argv, its permission modes, and the plugin of one run, which runs our hooks.
+
+Not what the plugin's events mean (`agent_hooks.opencode`), and not its login.
+
+Seen in opencode 1.18.33 on Debian 12, unless a line says otherwise.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from types import MappingProxyType
+from typing import NamedTuple
+
+from delegate_job.agents.base import Agent, Context, File, Launch, missing_program
+from delegate_job.agents.instructions import as_argument, report_command
+
+_PROGRAM = "opencode"
+_PLUGIN = "opencode-plugin.js"
+_SOURCE = "opencode_plugin.js"
+_NO_HOOK = "const HOOK = []"
+# Its own default asks nobody; the last rule that fits holds. `--auto` grants what the user has not denied.
+_MODES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "ask": MappingProxyType({"edit": "ask", "bash": "ask", "webfetch": "ask"}),
+        "edits": MappingProxyType({"edit": "allow", "bash": "ask", "webfetch": "ask"}),
+    }
+)
+
+
+class OpenCode(NamedTuple):
+    """The program `opencode`, interactive, with the prompt as an option's value; it submits it by itself."""
+
+    name: str = "opencode"
+    template: tuple[str, ...] = ()
+    in_tmux: bool = True
+
+    def launch(self, context: Context, /) -> Launch:
+        """Describe `opencode [--auto] [--session ID] [--model P/M] [ARG…] --prompt PROMPT`.
+
+        Its configuration is a variable (`OPENCODE_CONFIG_CONTENT`), which adds to the user's own files. On a
+        first start it installs a package of its own from npm, and shows an empty screen until it has.
+        """
+        spec = context.spec
+        told = as_argument(context.instructions, context.instructions_path, job_id=spec.id)
+        argv = [_PROGRAM]
+        if spec.permission_mode in {"auto", "all"}:
+            argv += ["--auto"]
+        if context.session_id and not spec.agent_args:
+            argv += ["--session", context.session_id]
+        if spec.model is not None:
+            argv += ["--model", spec.model]
+        plugin = _plugin(context)
+        env = {"OPENCODE_CONFIG_CONTENT": json.dumps(_config(context, plugin))}
+        return Launch((*argv, *spec.agent_args, "--prompt", told), env, plugin)
+
+    def problem(
+        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
+    ) -> str | None:
+        """Say whether `opencode` is missing."""
+        hint = "install it with: npm install -g opencode-ai"
+        return missing_program(_PROGRAM, environ, workdir, hint=hint)
+
+
+def _plugin(context: Context) -> tuple[File, ...]:
+    if not context.hook_argv:
+        return ()
+    source = files("delegate_job.agents").joinpath(_SOURCE).read_text(encoding="utf-8")
+    # JSON is JavaScript.
+    filled = source.replace(_NO_HOOK, f"const HOOK = {json.dumps(context.hook_argv)}", 1)
+    return (File(_PLUGIN, filled.encode()),)
+
+
+def _config(context: Context, plugin: tuple[File, ...]) -> dict[str, object]:
+    config: dict[str, object] = {}
+    if plugin:
+        config["plugin"] = [(context.agent_dir / _PLUGIN).as_uri()]
+    if mode := _MODES.get(context.spec.permission_mode or ""):
+        report = report_command(context.publish_argv, context.spec.id)
+        # Each command of a line is looked at by itself.
+        config["permission"] = {**mode, "bash": {"*": mode["bash"], f"{report} *": "allow"}}
+    return config
+
+
+AGENT: Agent = OpenCode()
