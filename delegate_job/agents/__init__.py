@@ -28,7 +28,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 )
 """Name -> the module whose `AGENT` it is. Modules, not values: a command pays only for the agent it uses."""
 
-START_HOOKS = frozenset({"claude-code"})
+START_HOOKS = frozenset({"claude-code", "codex"})
 """The agents whose hooks tell of their start, before anything else can happen but a dialog."""
 
 COMMAND = "command"

@@ -209,4 +209,4 @@ GEMINI = Rig(
     under=Path("/var/lib") if os.geteuid() == 0 else SHORT_TEMP,
 )
 OPENCODE = Rig("opencode", "opencode", "opencode-ai", OpenAIStub, _opencode, ("--permission-mode", "all"))
-RIGS = (CLAUDE, CODEX, GEMINI, OPENCODE)
+RIGS = (CLAUDE, CODEX, GEMINI)
