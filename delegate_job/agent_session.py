@@ -52,6 +52,7 @@ class AgentSession:
         self._runner_due = self._began + RUNNER_START_TIMEOUT if self.is_started else None
         self._dead_pane = ""
         self._unsaved_socket = ""
+        self._is_told_by_launch = False
 
     @property
     def in_tmux(self) -> bool:
@@ -63,13 +64,18 @@ class AgentSession:
         """Whether tmux is worth a call: not for a while after one that took too long."""
         return self.tmux.server.answers
 
-    def note(self, event: Event) -> None:
+    def note(self, event: Event, *, applied: bool) -> None:
         """Take notice of a recorded event."""
         if event.known_kind is Kind.SPAWNED:
             self.exited = False
             self.missed = 0
         elif event.known_kind is Kind.EXITED:
             self.exited = True
+        elif event.known_kind is Kind.TELLING:
+            self._is_told_by_launch = event.data.get("how") == "launch"
+        elif event.known_kind is Kind.TOLD and applied and self._is_told_by_launch:
+            # Also by an owner before us: its runner may have been killed before it could say `spawned`.
+            self.exited = False
 
     def started(self, socket: str) -> None:
         """A session was started, or found; `socket` is its tmux server's, empty when it is not known."""

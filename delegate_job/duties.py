@@ -100,7 +100,7 @@ class Duties:
 
     def note(self, event: Event, *, applied: bool) -> None:
         """Take notice of a recorded event."""
-        self._session.note(event)
+        self._session.note(event, applied=applied)
         self._startup.note(event)
         if applied and event.known_kind in VERDICT_KINDS.values():
             self._tell.note_rejection(event)

@@ -112,7 +112,8 @@ _ENDED: dict[Kind, tuple[Step, ...]] = dict.fromkeys(
 )
 _TELLING: dict[Kind, tuple[Step, ...]] = {
     Kind.TELLING: (Step(JobState.RUNNING, untold=False, unheard=True),),
-    Kind.TOLD: (Step(JobState.RUNNING, settles=Action.TELL),),
+    # The agent may have ended in between: then it is to be told anew.
+    Kind.TOLD: (Step(JobState.RUNNING, guard=TOLD_ALL, settles=Action.TELL),),
 }
 _REJECTED = tuple(
     (
@@ -164,7 +165,7 @@ TABLE: Mapping[JobState, Mapping[Kind, tuple[Step, ...]]] = MappingProxyType(
             **_ENDED,
             **_TELLING,
             # What was told is no answer to what it waits for, which came while it was being told.
-            Kind.TOLD: (Step(JobState.WAITING, settles=Action.TELL),),
+            Kind.TOLD: (Step(JobState.WAITING, guard=TOLD_ALL, settles=Action.TELL),),
             **_SENT,
             **_INTERRUPTIONS,
         },

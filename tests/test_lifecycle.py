@@ -213,6 +213,14 @@ def test_f4_a_claim_of_the_round_before_does_not_count() -> None:
     assert advance(told, samples.event(Kind.ERROR, Source.AGENT)).outcome is Outcome.FAILED
 
 
+def test_an_agent_that_ends_while_it_is_told_is_told_again() -> None:
+    """`told` counts for the agent that was told: one that has ended since is owed another launch."""
+    rejected = samples.job(state=JobState.RUNNING, owed=Action.TELL, untold=True, attempts=3, attempt=1)
+    left = advance(advance(rejected, samples.event(Kind.TELLING)), samples.event(Kind.EXITED, Source.RUNNER))
+    assert (left.owed, left.untold) == (Action.TELL, True)
+    assert advance(left, samples.event(Kind.TOLD)) is left
+
+
 def test_an_agent_says_only_what_agents_may_say() -> None:
     """No agent and no hook can spawn, exit, cancel, time out, check or close a job, wherever it stands."""
     for kind in set(Kind) - REPORTED:
