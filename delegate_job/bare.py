@@ -1,4 +1,4 @@
-"""`signal`, `json.loads` and SHA-256 without what they bring along, for what an agent's start waits for.
+"""`signal`, `json`'s loads and dumps, and SHA-256 without what they bring along, where an agent waits for it.
 
 Enumerations, regular expressions and OpenSSL would take 7 of the 15 ms that the pane's process needs, and 3
 of a submit's. What is used instead is CPython's own, the same in 3.11 to 3.13 but for the names tried here;
@@ -15,7 +15,7 @@ else:
     except ImportError:
         import signal
 
-__all__ = ["loads", "sha256", "signal"]
+__all__ = ["dumps", "loads", "sha256", "signal"]
 
 
 class _Plain:
@@ -43,6 +43,20 @@ def loads(text: str) -> "Any":
     import json
 
     return json.loads(text)
+
+
+def dumps(value: "Any") -> str:
+    """Return a value as JSON, short, all characters as they are; TypeError or ValueError for what is none."""
+    try:
+        from _json import encode_basestring, make_encoder
+
+        make: Any = make_encoder
+        encode = make(None, None, encode_basestring, None, ":", ",", False, False, False)
+        return "".join(encode(value, 0))
+    except (ImportError, AttributeError, TypeError, ValueError, RecursionError, SystemError):
+        import json  # It says what is wrong, or knows another `_json`.
+
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def sha256(data: bytes) -> str:

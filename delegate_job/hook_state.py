@@ -6,7 +6,7 @@ Nothing here reports or decides, and nothing an owner relies on. What is damaged
 import os
 import time
 
-from delegate_job.bare import loads
+from delegate_job.bare import dumps, loads
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -90,12 +90,10 @@ class HookState:
 
         The lock says that somebody waits for the answer: a hook. None when that could not be done.
         """
-        import json
-
         path = f"{self.directory}/{_DIALOG}{key}"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            os.write(fd, json.dumps(request).encode())
+            os.write(fd, dumps(request).encode())
         except OSError:
             return None
         # Who only looks whether it is held holds it for a moment.

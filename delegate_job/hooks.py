@@ -60,7 +60,7 @@ def read_payload() -> "dict[str, Any]":
         if size <= MAX_PAYLOAD:
             chunks.append(chunk)
     try:
-        payload = loads(b"".join(chunks).decode()) if size <= MAX_PAYLOAD else None
+        payload = loads(b"".join(chunks).decode().strip()) if size <= MAX_PAYLOAD else None
     except (ValueError, RecursionError):
         return {}
     return payload if isinstance(payload, dict) else {}

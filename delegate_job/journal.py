@@ -5,12 +5,13 @@ Not whether an event is believed, nor which file may be opened: that is for `lif
 
 import contextlib
 import errno
-import json
 import math
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from delegate_job.bare import dumps
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -228,8 +229,7 @@ def _with_cut_detail(event: dict[str, Any], limit: int) -> dict[str, Any]:
 
 
 def _dump(event: dict[str, Any]) -> bytes:
-    text = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return b"\n" + _well_formed(text).encode() + b"\n"
+    return b"\n" + _well_formed(dumps(event)).encode() + b"\n"
 
 
 def _well_formed(text: str) -> str:
@@ -241,6 +241,8 @@ def _well_formed(text: str) -> str:
 
 
 def _load(line: bytes) -> dict[str, Any] | None:
+    import json
+
     try:
         value = json.loads(line.decode(errors="replace"), parse_constant=_refuse, parse_float=_finite)
         if b"\\u" in line:

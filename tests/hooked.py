@@ -30,8 +30,8 @@ class Hooked:
         self.job_dir = root / "jobs" / JOB
         self.agent_dir = self.job_dir / "agent"
         self.log_dir = root / "work/delegate_job_logs" / JOB
-        self.agent_dir.mkdir(parents=True)
-        (root / "work").mkdir()
+        self.agent_dir.mkdir(parents=True, exist_ok=True)
+        (root / "work").mkdir(exist_ok=True)
         (self.agent_dir / hook_proof.KEY).write_bytes(hook_proof.new_key())
         (self.agent_dir / "ask.txt").write_text(ASK)
         (self.job_dir / "environ.json").write_text("{}")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from delegate_job import bare
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
@@ -73,3 +73,27 @@ def test_an_interpreter_without_these_parts_does_it_with_the_public_ones(reposit
     """Where CPython's inner modules are missing or renamed, nothing changes but the time."""
     imported = lean(repository, "_json", "_sha2", "_sha256")
     assert {"json", "hashlib"} <= set(imported.split())
+
+
+@given(JSON)
+def test_json_is_written_as_json_writes_it(value: object) -> None:
+    """Every value, short, with all characters as they are."""
+    short = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    assert bare.dumps(value) == short
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1: {2, 3}}, [b"x"], {(): 1}], ids=repr)
+def test_what_json_cannot_write_is_the_same_error(value: object) -> None:
+    """NaN, foreign types and keys are refused as `json` refuses them."""
+    with pytest.raises((TypeError, ValueError)) as expected:
+        json.dumps(value, allow_nan=False)
+    with pytest.raises(type(expected.value)):
+        bare.dumps(value)
+
+
+def test_a_cycle_is_a_value_error() -> None:
+    """As with `json`, and no crash."""
+    value: list[object] = []
+    value.append(value)
+    with pytest.raises((ValueError, RecursionError)):
+        bare.dumps(value)

@@ -12,7 +12,7 @@ from delegate_job.agent_hooks import (
     text_of,
     tool_words,
 )
-from delegate_job.bare import sha256
+from delegate_job.bare import dumps, sha256
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def heard(event: str, payload: "dict[str, Any]") -> Heard:
 
 def ask(reason: str) -> str:
     """Return what keeps Claude from ending its turn; it goes on and reads the reason."""
-    return _dump({"decision": "block", "reason": reason})
+    return dumps({"decision": "block", "reason": reason})
 
 
 def decision(payload: "dict[str, Any]", answer: Answer) -> str:
@@ -40,13 +40,7 @@ def decision(payload: "dict[str, Any]", answer: Answer) -> str:
         given["message"] = answer.text or "The user said no."
     elif answer.answers is not None:
         given["updatedInput"] = {**table_of(payload, "tool_input"), "answers": answer.answers}
-    return _dump({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": given}})
-
-
-def _dump(value: "dict[str, Any]") -> str:
-    import json
-
-    return json.dumps(value)
+    return dumps({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": given}})
 
 
 def _session_start(payload: "dict[str, Any]") -> Heard:
