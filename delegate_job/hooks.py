@@ -225,6 +225,10 @@ class Hook:
 
     def _open_dialog(self, heard: Heard, lock: int | None) -> None:
         request = os.urandom(8).hex()
+        ended: list[int] = []
+        if heard.waits:
+            # From before the report on: who reads it may answer at once.
+            signal.signal(signal.SIGTERM, lambda signum, _: ended.append(signum))
         told: dict[str, Any] = {
             "request": request,
             "at": journal.now(),
@@ -242,7 +246,7 @@ class Hook:
         signal.setitimer(signal.ITIMER_REAL, 0)
         from delegate_job.hook_answer import REFUSED_THERE, await_answer
 
-        answer = await_answer(self._state, heard.opens, request, self._job_dir, from_here)
+        answer = await_answer(self._state, heard.opens, request, self._job_dir, from_here, ended=ended)
         if answer is REFUSED_THERE:
             self._refused_there(heard, request)
         if not isinstance(answer, Answer):
