@@ -18,6 +18,7 @@ from delegate_job.job import Action, Job, JobState
 from delegate_job.launching import Launch
 from delegate_job.startup import Startup, told_screen
 from delegate_job.tmux import Tmux
+from delegate_job.transcript import Transcript
 
 if TYPE_CHECKING:
     from delegate_job.checking import Check
@@ -46,6 +47,7 @@ class Duties:
         label = registry.paths.tmux_label
         self._session = AgentSession(owned.job, owned.paths, tmux_socket=tmux_socket, tmux_label=label)
         self._startup = Startup(owned.job.spec, owned.paths)
+        self._transcript = Transcript(owned.job.spec, owned.paths)
         self._is_looking = False
         self._screen_changed: bool | None = None
         self._listener = listener
@@ -102,6 +104,7 @@ class Duties:
         """Take notice of a recorded event."""
         self._session.note(event, applied=applied)
         self._startup.note(event)
+        self._transcript.note(event)
         if applied and event.known_kind in VERDICT_KINDS.values():
             self._tell.note_rejection(event)
 
@@ -170,6 +173,8 @@ class Duties:
     def look_at_runner(self) -> None:
         """Say `vanished` when the runner is gone and did not say so itself."""
         self._look_for_start()
+        if not self._job.done:
+            self._transcript.look()
         session = self._session
         is_there = session.is_started and session.in_tmux and not session.exited
         if not is_there or self._job.done or self.is_at_tmux or not self._owned.hears_all:

@@ -1,6 +1,7 @@
 """Codex's hooks: what each means. Not which are asked for: that is its argv (`agents.codex`).
 
-Seen in codex 0.169.0 on Debian 12. It has none for a request to its model that failed.
+Seen in codex 0.169.0 on Debian 12. It has none for a request to its model that failed: `task_complete` is an
+entry of its transcript, which the owner watches (`transcript`).
 """
 
 from delegate_job.agent_hooks import PERMISSION_DETAIL, Heard, table_of, text_of, tool_words
@@ -67,6 +68,18 @@ def _interrupt(_payload: "dict[str, Any]") -> Heard:
     return Heard("turn_ended", "interrupted", data, turn="interrupted", closes="*")
 
 
+def _task_complete(payload: "dict[str, Any]") -> Heard:
+    """The end of a turn as the transcript has it; one that did not fail is told by the hooks."""
+    error = payload.get("error")
+    if error is None:
+        return Heard()
+    told = error if isinstance(error, dict) else {}
+    kind = text_of(told, "codex_error_info", "other")[:64]
+    words = text_of(told, "message")[:PERMISSION_DETAIL]
+    data = {"error_class": kind}
+    return Heard("error", f"{kind}: {words}" if words else kind, data, turn="fails", closes="*")
+
+
 def _session_end(payload: "dict[str, Any]") -> Heard:
     reason = text_of(payload, "reason", "other")[:64]
     return Heard("session_ended", reason, {"reason": reason}, closes="*")
@@ -85,4 +98,5 @@ _MEANINGS: "dict[str, Callable[[dict[str, Any]], Heard]]" = {
     "Stop": _stop,
     "Interrupt": _interrupt,
     "SessionEnd": _session_end,
+    "task_complete": _task_complete,
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agents_e2e.model_stub import ModelStub
+from agents_e2e.model_stub import ModelStub, Turn
 from agents_e2e.stub_anthropic import AnthropicStub
 from agents_e2e.stub_gemini import GeminiStub
 from agents_e2e.stub_openai import OpenAIStub
@@ -25,6 +25,7 @@ BIN = REPOSITORY / ".cache/agents/node_modules/.bin"
 PINS = REPOSITORY / "tests/npm/package.json"
 DEADLINE = 75.0
 """Seconds that a whole job of an agent may take on a busy machine."""
+ASKS = Turn(runs="touch asked")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class Rig:
     """Writes the agent's own configuration into the place's home; returns what its environment gets."""
     unattended: tuple[str, ...] = ()
     """Options of submit with which the agent runs a command without asking."""
+    asking: tuple[str, ...] = ()
+    """Options of submit with which the agent asks a person before it runs `asks`."""
+    asks: Turn = ASKS
+    dialog: str = ""
+    """What its dialog shows."""
+    yes: str = "Enter"
+    """The key that grants what is asked for; Escape refuses."""
     under: Path = SHORT_TEMP
     """Where its places lie."""
 
@@ -104,6 +112,11 @@ class RealAgent:
     def screen(self, job: str) -> str:
         """Return what the job's session shows."""
         return self.place.tmux("capture-pane", "-p", "-t", f"=dj-{job}:").stdout
+
+    def answer(self, job: str, key: str) -> None:
+        """Press a key as soon as the agent's dialog is on the screen."""
+        wait_until(lambda: self.rig.dialog in self.screen(job), DEADLINE, f"{self.rig.dialog} on the screen")
+        self.press(job, key)
 
     def press(self, job: str, *keys: str) -> None:
         """Press keys in the job's session, as a person who is attached does."""
@@ -196,8 +209,21 @@ CLAUDE = Rig(
     AnthropicStub,
     _claude,
     ("--permission-mode", "edits"),
+    asking=("--permission-mode", "ask"),
+    dialog="Do you want to proceed?",
 )
-CODEX = Rig("codex", "codex", "@openai/codex", OpenAIStub, _codex, ("--permission-mode", "auto"))
+CODEX = Rig(
+    "codex",
+    "codex",
+    "@openai/codex",
+    OpenAIStub,
+    _codex,
+    ("--permission-mode", "auto"),
+    asking=("--permission-mode", "edits"),
+    asks=Turn(runs="touch asked", escalate=True),
+    dialog="Would you like to run",
+    yes="y",
+)
 # gemini-cli 0.61.0 heeds our settings only where root alone may write, in every directory above them too.
 GEMINI = Rig(
     "gemini",
@@ -206,7 +232,18 @@ GEMINI = Rig(
     GeminiStub,
     _gemini,
     ("--permission-mode", "all"),
+    asking=("--permission-mode", "ask"),
+    dialog="Allow execution of",
     under=Path("/var/lib") if os.geteuid() == 0 else SHORT_TEMP,
 )
-OPENCODE = Rig("opencode", "opencode", "opencode-ai", OpenAIStub, _opencode, ("--permission-mode", "all"))
+OPENCODE = Rig(
+    "opencode",
+    "opencode",
+    "opencode-ai",
+    OpenAIStub,
+    _opencode,
+    ("--permission-mode", "all"),
+    asking=("--permission-mode", "ask"),
+    dialog="Permission required",
+)
 RIGS = (CLAUDE, CODEX, GEMINI)

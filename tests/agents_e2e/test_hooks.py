@@ -1,0 +1,97 @@
+"""What each real agent's own hooks tell: its turns, its dialogs, its failures. Seen on the real binary.
+
+Not what an agent reports by itself: that is test_any_agent.
+"""
+
+import pytest
+
+from agents_e2e.model_stub import Turn
+from agents_e2e.real_agents import DEADLINE, RealAgent
+from harness import job_id, wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+REPORTS = (Turn(report="completed"), Turn("Done."))
+REMINDER = "nothing was reported in it"
+
+
+def test_asked_for_a_report_it_reports(agent: RealAgent) -> None:
+    """An agent that ends its turn without a word is asked once, at once, and what it then reports counts."""
+    agent.model.says(Turn("All finished."))
+    agent.model.says(*REPORTS, to=REMINDER)
+    done = agent.submit()
+    assert done.returncode == 0, done
+    told = [event["detail"] for event in agent.events(job_id(done.stdout)) if event["source"] == "hook"]
+    assert told.count("turn ended without a report; asked for it") == 1
+
+
+def test_an_agent_that_never_reports_waits_for_a_person(agent: RealAgent) -> None:
+    """Asked once and silent still: the job waits, and says why; it is neither finished nor asked again."""
+    agent.model.says(Turn("All finished."), Turn("I said so."))
+    job = agent.start()
+    ended = agent.await_kind(job, "turn_ended")
+    assert ended["source"] == "hook"
+    assert ended["detail"].endswith("I said so.")
+    waiting = agent.place.await_state(job, "waiting")
+    assert waiting["reason"] == "turn ended without a report"
+    assert len(agent.model.asked) == 2
+
+
+def test_the_check_decides_for_an_agent_that_never_reports(agent: RealAgent) -> None:
+    """With --accept-silent-stop the end of a turn is enough for the check."""
+    check = agent.place.script("check", '[ -e "$JOB_WORKDIR/made" ]')
+    agent.model.says(Turn(runs="touch made"), Turn("All finished."), Turn("I said so."))
+    done = agent.submit("--accept-silent-stop", "--validate", check)
+    assert done.returncode == 0, done
+
+
+def test_a_permission_is_granted_in_the_session(agent: RealAgent) -> None:
+    """A dialog is told at once, with tool and argument; when a person has granted it, the job goes on."""
+    agent.model.says(agent.rig.asks, *REPORTS)
+    job = agent.start(*agent.rig.asking)
+    asked = agent.await_kind(job, "permission_required")
+    assert asked["source"] == "hook"
+    assert agent.rig.asks.runs in asked["detail"]
+    assert agent.place.await_state(job, "waiting", "running")["state"] == "waiting"
+    agent.answer(job, agent.rig.yes)
+    agent.await_kind(job, "resumed")
+    assert (agent.place.work / "asked").exists()
+    if agent.rig.agent == "gemini":  # it has no rule that lets a report pass
+        agent.await_kind(job, "permission_required", count=2)
+        agent.answer(job, agent.rig.yes)
+    assert agent.wait(job) == 0
+
+
+def test_a_permission_is_refused_in_the_session(agent: RealAgent) -> None:
+    """What a person refuses is not done, and ends nothing: what is sent then is heard."""
+    agent.model.says(agent.rig.asks, Turn("Then not."), Turn("Then not."))
+    agent.model.says(Turn(report="error"), Turn("Sorry."), to="Then leave it")
+    job = agent.start(*agent.rig.asking)
+    agent.await_kind(job, "permission_required")
+    agent.answer(job, "Escape")
+    wait_until(lambda: agent.rig.dialog not in agent.screen(job), DEADLINE, "the dialog to go")
+    assert not (agent.place.work / "asked").exists()
+    assert agent.place.job(job)["state"] != "done"
+
+
+def test_an_error_of_the_model_fails_the_job(agent: RealAgent) -> None:
+    """A request that the model's API refuses ends the job as failed, by the agent's own word for it."""
+    agent.model.says(Turn(status=400))
+    done = agent.submit()
+    assert done.returncode == 1, done
+    failed = [event for event in agent.events(job_id(done.stdout)) if event["kind"] == "error"]
+    assert [event["source"] for event in failed] == ["hook"]
+
+
+def test_events_of_two_jobs_do_not_mix(agent: RealAgent) -> None:
+    """Two jobs at once in one work dir: each hears its own turns, by its own session."""
+    agent.model.says(*REPORTS)
+    jobs = [agent.start(), agent.start()]
+    assert [agent.wait(job) for job in jobs] == [0, 0]
+    sessions: list[str] = []
+    for job in jobs:
+        started = [event for event in agent.events(job) if event["source"] == "hook"]
+        named = {event["data"].get("session_id") for event in started} - {None}
+        assert len(named) == 1, started
+        sessions += named
+    assert len(set(sessions)) == 2
