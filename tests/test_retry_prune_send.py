@@ -198,7 +198,9 @@ def test_send_is_refused_when_nobody_would_read_it(place: Place, how: str) -> No
     place.run("cancel", name)
 
 
-@pytest.mark.parametrize("command", [("send", "Go on."), ("retry",)])
+@pytest.mark.parametrize(
+    "command", [("send", "Go on."), ("retry",), ("approve",), ("deny",), ("answer", "Yes.")]
+)
 def test_an_agent_cannot_do_it_to_its_own_job(place: Place, command: tuple[str, ...]) -> None:
     """From inside the job it is refused: an agent that talks to or restarts itself never ends."""
     what, *rest = command
