@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from delegate_job import journal
+from delegate_job import journal_line
 
 DEFAULT_PARENT = "delegate_job_logs"
 """The name of the directory below the work dir that holds one audit directory a job."""
@@ -73,13 +73,13 @@ class AuditDir:
             return _open_append(directory, name)
 
     def append_line(self, name: str, line: bytes) -> None:
-        """Append one line of `journal.encode` and bring it to the disk; OSError if that cannot be done."""
+        """Append a line of `journal_line.encode` and bring it to the disk; OSError if that cannot be done."""
         with self._made() as directory:
             fd = _open_append(directory, name)
             try:
-                journal.append(fd, line)
+                journal_line.append(fd, line)
                 if os.fstat(fd).st_size == len(line):
-                    journal.sync(directory)
+                    journal_line.sync(directory)
             finally:
                 os.close(fd)
 

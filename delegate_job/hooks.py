@@ -18,7 +18,7 @@ The contract, for who writes a mapper (`agent_hooks`)
 import os
 import sys
 
-from delegate_job import journal
+from delegate_job import journal_line
 from delegate_job.agent_hooks import Answer, Heard
 from delegate_job.audit import AuditDir
 from delegate_job.bare import loads, signal
@@ -178,12 +178,12 @@ class Hook:
 
     def report(self, kind: str, detail: str | None = None, data: "dict[str, Any] | None" = None) -> str:
         """Append a report with the hook's proof; return its id. OSError when it cannot be written."""
-        event = journal.new_event(self._job_id, kind, detail, data)
+        event = journal_line.new_event(self._job_id, kind, detail, data)
         event["hook"] = self._event
         event["proof"] = proof(read_key(self._agent_dir), event["id"], kind)
         # As for `publish`: a directory of another name is not ours to make right, or to write into.
         if self._log_dir.name == self._job_id:
-            self._log_dir.append_line(REPORTS, journal.encode(event))
+            self._log_dir.append_line(REPORTS, journal_line.encode(event))
         return str(event["id"])
 
     def _end_of_reports(self) -> tuple[int, int]:
@@ -196,6 +196,8 @@ class Hook:
 
     def _said_since(self, inode: int, offset: int) -> str:
         """Return the last report that the agent itself made since then and that stands for the turn."""
+        from delegate_job import journal
+
         fd = self._log_dir.read_fd(REPORTS)
         if fd is None:
             return ""
@@ -231,7 +233,7 @@ class Hook:
             signal.signal(signal.SIGTERM, lambda signum, _: ended.append(signum))
         told: dict[str, Any] = {
             "request": request,
-            "at": journal.now(),
+            "at": journal_line.now(),
             "what": heard.detail,
             "waits": heard.waits,
             "question": heard.question,

@@ -368,3 +368,15 @@ def test_a_forged_proof_proves_nothing(job: Hooked, forged: object) -> None:
         event = journal.parse(line.encode(), job_id=JOB, source=Source.AGENT, received_at="")
         assert isinstance(event, Event)
         assert of_hook(event, str(job.agent_dir)).source is Source.AGENT
+
+
+def test_a_hook_loads_nothing_heavy(job: Hooked) -> None:
+    """An agent may wait for it: no enumerations, regular expressions, `json`, `typing` or `pathlib`."""
+    argv = job.argv("UserPromptSubmit")
+    argv[1:1] = ["-X", "importtime"]
+    told = json.dumps(payload("UserPromptSubmit")).encode()
+    done = subprocess.run(argv, input=told, capture_output=True, check=False, timeout=30)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "delegate_job.hooks" in loaded
+    assert not loaded & {"enum", "re", "json", "typing", "pathlib", "subprocess", "datetime", "hashlib"}
+    assert job.kinds() == ["progress"]
