@@ -79,7 +79,7 @@ class Background:
             inbox,
             dropped=self._refuse,
             leaves_on=frozenset(SIGNALS),
-            second_cancels=False,
+            is_attended=False,
             max_checks=max_checks,
             max_jobs=_room_for_jobs(),
         )

@@ -25,7 +25,7 @@ from delegate_job.wire import remove_socket
 STOP_TIMEOUT = 12.0
 """Seconds in which a stopped agent's processes must be gone: the runner's own limits and some more."""
 SESSION_TIMEOUT = 3 * SILENT_FOR + 20.0
-"""Seconds in which tmux must have ended a session: three times of silence, and the calls between them."""
+"""Seconds for tmux to end a session: three times of silence, and calls between. Nobody waits for it."""
 AT_ONCE = 16
 """Agents that one process ends side by side: each is waited for by looking fifty times a second."""
 _SLOTS = threading.BoundedSemaphore(AT_ONCE)
@@ -66,7 +66,9 @@ class Close(Duty):
         if not session:
             return None
         why = list[str]()
-        gone = retry_until(lambda: self._is_session_gone(why), timeout=SESSION_TIMEOUT, interval=1.0)
+        # With a person waiting there is one call, and what it can't end is said and left.
+        patience = 0.0 if self._owned.is_attended else SESSION_TIMEOUT
+        gone = retry_until(lambda: self._is_session_gone(why), timeout=patience, interval=1.0)
         return None if gone else why[-1]
 
     def _is_session_gone(self, why: list[str]) -> bool:

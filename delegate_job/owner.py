@@ -57,6 +57,7 @@ class OwnedJob:
         listener: "Listener",
         post: Callable[[Finished], None],
         checks: CheckSlots,
+        is_attended: bool = True,
     ) -> None:
         self.job = row.job
         self.sequence = row.sequence
@@ -66,6 +67,7 @@ class OwnedJob:
         self.pid = row.owner_pid
         self.wire = wire
         self.checks = checks
+        self.is_attended = is_attended
         self._registry = registry
         self._listener = listener
         self._post = post

@@ -55,8 +55,8 @@ class Supervisor:
 
     `wire_for` gives the wire on which a job is heard, `inbox` is where signals come in (`hearing_signals`).
     `dropped` is told of a job that was let go, not settled, because of an error that is its own. A
-    signal in `leaves_on` leaves the jobs to another owner (Ctrl-C only when no second one follows), any other
-    cancels them. At most `max_checks` checks run side by side, and at most `max_jobs` agents.
+    signal in `leaves_on` leaves the jobs to another owner (when a person attends, Ctrl-C only if no second
+    one follows), any other cancels them. At most `max_checks` checks run side by side, and `max_jobs` agents.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Supervisor:
         *,
         dropped: Callable[[str, Exception], None],
         leaves_on: frozenset[int] = frozenset(),
-        second_cancels: bool = True,
+        is_attended: bool = True,
         max_checks: int = 2,
         max_jobs: int | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class Supervisor:
         self._wire_for = wire_for
         self._dropped = dropped
         self._leaves_on = leaves_on
-        self._second_cancels = second_cancels
+        self._is_attended = is_attended
         self._checks = CheckSlots(max_checks)
         self._max_jobs = max_jobs
         self._jobs: dict[str, OwnedJob] = {}
@@ -117,6 +117,7 @@ class Supervisor:
                 listener=self._listener,
                 post=self._inbox.put,
                 checks=self._checks,
+                is_attended=self._is_attended,
             )
             owned.take_over()
         except BaseException:
@@ -274,7 +275,7 @@ class Supervisor:
             self._cancel(signum)
         else:
             self._leave_at = time.monotonic()
-            if signum == signal.SIGINT and self._second_cancels:
+            if signum == signal.SIGINT and self._is_attended:
                 self._leave_at += SECOND_CHANCE
                 self._listener.warn(
                     f"Ctrl-C again within {SECOND_CHANCE:g} s cancels; else the job goes on without us"
@@ -283,7 +284,7 @@ class Supervisor:
 
     def _interrupt_again(self, signum: int) -> None:
         asked_twice = signum == signal.SIGINT and self._leave_at is not None and not self._cancelled
-        if asked_twice and self._second_cancels:
+        if asked_twice and self._is_attended:
             self._leave_at = None
             self._cancel(signum)
         else:
