@@ -38,6 +38,8 @@ class Briefing(NamedTuple):
     in_tmux: bool
     reminder: str
     """What a stop hook says."""
+    hook_files: tuple[str, ...] = ()
+    """What its hooks need besides `launch.files`, in the job's `agent/` directory."""
 
     def __repr__(self) -> str:
         return f"Briefing(in_tmux={self.in_tmux})"
@@ -84,6 +86,7 @@ def describe(
         _environment(spec, job_paths, environ, launch),
         agent.in_tmux,
         reminder(spec, publish),
+        hook_files=(ASK, KEY) if agent.in_tmux and spec.agent in BUILT_IN and context.hook_argv else (),
     )
 
 
@@ -124,8 +127,9 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
     log_dir = AuditDir.at(spec.log_dir)
     log_dir.write(PROMPT, prompt)
     log_dir.write(INSTRUCTIONS, to_bytes(briefing.instructions))
-    if briefing.launch.files or (briefing.in_tmux and spec.agent in BUILT_IN):
+    if briefing.launch.files or briefing.hook_files:
         paths.agent.mkdir(mode=0o700, exist_ok=True)
+    if briefing.hook_files:
         _write_new(paths.agent / ASK, to_bytes(briefing.reminder), 0o600)
         if not (paths.agent / KEY).exists():
             _write_new(paths.agent / KEY, new_key(), 0o600)

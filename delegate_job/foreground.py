@@ -281,6 +281,7 @@ def _dry_document(spec: JobSpec, paths: RegistryPaths, brief: briefing.Briefing)
         job.connection,
         job.prompt,
         *(job.agent / file.name for file in brief.launch.files),
+        *(job.agent / name for name in brief.hook_files),
     ]
     logs = [f"{spec.log_dir}/{name}" for name in (briefing.PROMPT, briefing.INSTRUCTIONS)]
     return {

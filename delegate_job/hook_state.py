@@ -109,10 +109,13 @@ class HookState:
         return bool([name for name in names if self._remove(name)])
 
     def dialogs(self) -> "Iterator[tuple[str, dict[str, Any]]]":
-        """Yield the path and what was written down of each dialog that waits, the oldest first."""
+        """Yield the path and what was written down of each dialog that waits, the oldest first.
+
+        One whose hook was to wait and was killed is none any more.
+        """
         found = [(self._dialog(name), f"{self.directory}/{name}") for name in self._dialog_names()]
         for told, path in sorted(found, key=lambda each: str(each[0].get("at", ""))):
-            if told:
+            if told and not (told.get("waits") and not _is_held(path)):
                 yield path, told
 
     def _dialog_names(self) -> list[str]:
@@ -181,3 +184,19 @@ def _locked(fd: int) -> bool:
             time.sleep(0.005)
         else:
             return True
+
+
+def _is_held(path: str) -> bool:
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

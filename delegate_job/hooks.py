@@ -261,7 +261,10 @@ class Hook:
     def _refused_there(self, heard: Heard, request: str) -> None:
         """Somebody said no in the session, or pressed Esc: the turn is over, and no other event tells it."""
         lock = self._state.lock()
-        if self._state.close_dialogs(heard.opens):
+        was_open = self._state.close_dialogs(heard.opens)
+        if was_open and "subagent" in heard.data:
+            self.report("resumed", "refused in its session", {"request": request})
+        elif was_open:
             turn = self._state.turn()
             turn.state = OVER
             self._state.keep_turn(turn)

@@ -17,6 +17,7 @@ import hooked
 from delegate_job import hook_proof, journal
 from delegate_job.agent_hooks import Answer, claude_code
 from delegate_job.events import Event, Source
+from delegate_job.hook_state import HookState
 from delegate_job.inbox import of_hook
 from harness import wait_until
 from hooked import ASK, JOB, Hooked
@@ -272,6 +273,18 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except FileNotFoundError:
         return False
+
+
+def test_a_killed_hook_leaves_no_dialog(job: Hooked, asked: subprocess.Popen[bytes]) -> None:
+    """A dialog counts only while its hook waits for the answer; a new session forgets all."""
+    state = HookState(str(job.agent_dir))
+    assert [told["what"] for _, told in state.dialogs()] == ["Bash: touch marker && echo done"]
+    asked.kill()
+    asked.wait()
+    assert list(state.dialogs()) == []
+    assert list(job.agent_dir.glob("dialog-*"))
+    job.run("SessionStart", payload("SessionStart"))
+    assert not list(job.agent_dir.glob("dialog-*"))
 
 
 def test_questions_are_answered_in_their_own_words() -> None:

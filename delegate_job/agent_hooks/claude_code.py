@@ -52,7 +52,8 @@ def _session_start(payload: "dict[str, Any]") -> Heard:
     }
     if source in {"clear", "compact"}:
         return Heard("progress", f"session: {source}", data)
-    return Heard("started", None, data)
+    # What a session before this one has left open, being killed, waits no more.
+    return Heard("started", None, data, closes="*")
 
 
 def _prompt(_payload: "dict[str, Any]") -> Heard:
