@@ -7,19 +7,24 @@ which is no more than the agent itself; a file that is not a plain one of its ow
 import json
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from delegate_job.events import Event, Source
 from delegate_job.job import JobSpec
 from delegate_job.paths import JobPaths
 
-WATCHED = frozenset({"codex"})
-"""The agents that need it: codex 0.169.0 has no hook for a request that its model's API refused."""
+WATCHED: Mapping[str, bytes] = MappingProxyType(
+    {"codex": b'"task_complete"', "claude-code": b"[Request interrupted by user"}
+)
+"""The agents that need it, and what stands in every line of interest: codex 0.169.0 has no hook for a request
+that its model's API refused, claude-code 2.1.330 none for a turn that its user has stopped with Esc."""
 KEPT = "transcript"
 """The file in the job's `agent/` directory that tells the next owner how far this one has read."""
-_NEEDLE = b'"task_complete"'
+_INTERRUPTED = frozenset({"[Request interrupted by user]", "[Request interrupted by user for tool use]"})
 _AT_ONCE = 1 << 20
 
 
@@ -61,18 +66,27 @@ class Transcript:
                 self._keep(self._place._replace(offset=end))
 
     def _hear(self, line: bytes) -> None:
-        if _NEEDLE not in line:
+        if WATCHED[self._spec.agent] not in line:
             return
         with suppress(ValueError, RecursionError):
             entry = json.loads(line)
             payload = entry.get("payload") if isinstance(entry, dict) else None
             if isinstance(payload, dict) and payload.get("type") == "task_complete":
                 self._tell("task_complete", payload)
+            elif isinstance(entry, dict) and _is_interruption(entry) and not self._is_of_before(entry):
+                self._tell("Interrupted", {})
+
+    def _is_of_before(self, entry: dict[str, Any]) -> bool:
+        """Return whether another turn has begun since this was written."""
+        try:
+            return _seconds(str(entry.get("timestamp"))) < (self._paths.agent / "turn").stat().st_mtime
+        except (OSError, ValueError):
+            return False
 
     def _tell(self, event: str, payload: dict[str, Any]) -> None:
         from delegate_job.hooks import Hook
 
-        mapper = import_module(f"delegate_job.agent_hooks.{self._spec.agent}")
+        mapper = import_module(f"delegate_job.agent_hooks.{self._spec.agent.replace('-', '_')}")
         hook = Hook(
             mapper,
             job_id=self._spec.id,
@@ -94,6 +108,21 @@ class Transcript:
         self._place = place
         with suppress(OSError):
             self._file.write_text(json.dumps(place), encoding="utf-8")
+
+
+def _is_interruption(entry: dict[str, Any]) -> bool:
+    """Return whether Claude wrote this when its user stopped the main agent: as a message of the user's."""
+    message = entry.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    if entry.get("type") != "user" or entry.get("isSidechain") or not isinstance(content, list):
+        return False
+    return [part.get("text") in _INTERRUPTED for part in content if isinstance(part, dict)] == [True]
+
+
+def _seconds(timestamp: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(timestamp).timestamp()
 
 
 def _size(path: str) -> int:

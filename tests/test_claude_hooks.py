@@ -97,6 +97,18 @@ def test_esc_in_a_dialog_leaves_a_job_that_can_be_spoken_to(claude: RealAgent) -
     assert claude.wait(job) == 0
 
 
+def test_esc_in_a_turn_is_told_too(claude: RealAgent) -> None:
+    """No hook tells of it, but the transcript does: the job waits for input, and goes on with it."""
+    claude.model.says(Turn(runs="touch runs; tail -f /dev/null"))
+    job = claude.start("--", "--allowedTools", "Bash")
+    wait_until((claude.place.work / "runs").exists, DEADLINE, "the tool")
+    claude.model.says(*REPORTS, to="Do it at last")
+    claude.press(job, "Escape")
+    assert claude.await_kind(job, "permission_required")["data"]["reason"] == "interrupted"
+    assert claude.place.run("send", job, "Do it at last.").returncode == 0
+    assert claude.wait(job) == 0
+
+
 def test_a_question_is_answered(claude: RealAgent) -> None:
     """`answer` chooses by label or number, whatever the case; `approve` is no answer."""
     job = waiting(claude, Turn(question="Which colour?"), *REPORTS)

@@ -96,6 +96,12 @@ def _notification(payload: "dict[str, Any]") -> Heard:
     return Heard("permission_required", words, {"reason": "interrupted"}, turn="interrupted", closes="*")
 
 
+def _interrupted(_payload: "dict[str, Any]") -> Heard:
+    """No hook: what the transcript says when the user has pressed Esc (`transcript`)."""
+    words = "interrupted in its session; it waits for input"
+    return Heard("permission_required", words, {"reason": "interrupted"}, turn="interrupted", closes="*")
+
+
 def _stop(payload: "dict[str, Any]") -> Heard:
     running = [_task(task) for task in list_of(payload, "background_tasks") if _runs(task)]
     crons = list_of(payload, "session_crons")
@@ -168,6 +174,7 @@ _MEANINGS: "dict[str, Callable[[dict[str, Any]], Heard]]" = {
     "PostToolUseFailure": _tool_used,
     "PostToolBatch": _batch_done,
     "Notification": _notification,
+    "Interrupted": _interrupted,
     "Stop": _stop,
     "StopFailure": _stop_failure,
     "SubagentStop": _subagent_stop,
