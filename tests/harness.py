@@ -287,7 +287,9 @@ class Place:
     def _end_supervisors(self) -> None:
         """End the background supervisors of this place's registries, by the process ids in their locks."""
         mine = {process.pid for process in self.processes()}
-        for lock in self.root.rglob("supervisor.lock"):
+        # An agent that ends may be removing a directory of its own: `rglob` would stumble over it.
+        named = (Path(directory) for directory, _, names in os.walk(self.root) if "supervisor.lock" in names)
+        for lock in [directory / "supervisor.lock" for directory in named]:
             text = lock.read_text().strip() if lock.is_file() else ""
             if text.isdecimal() and int(text) in mine:
                 with contextlib.suppress(ProcessLookupError):
