@@ -23,7 +23,7 @@ from harness import SHORT_TEMP, Place, in_ci, job_id, wait_until
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BIN = REPOSITORY / ".cache/agents/node_modules/.bin"
 PINS = REPOSITORY / "tests/npm/package.json"
-DEADLINE = 75.0
+DEADLINE = 100.0
 """Seconds that a whole job of an agent may take on a busy machine."""
 ASKS = Turn(runs="touch asked")
 
@@ -45,6 +45,8 @@ class Rig:
     asks: Turn = ASKS
     dialog: str = ""
     """What its dialog shows."""
+    stop: tuple[str, ...] = ("Escape",)
+    """The keys that interrupt a turn."""
     yes: str = "Enter"
     """The key that grants what is asked for; Escape refuses."""
     under: Path = SHORT_TEMP
@@ -99,6 +101,11 @@ class RealAgent:
     def kinds(self, job: str) -> list[str]:
         """Return the kinds of what happened."""
         return [str(event["kind"]) for event in self.events(job)]
+
+    def sessions(self, job: str) -> set[str]:
+        """Return the agent's own sessions that its hooks have told of."""
+        told = (event["data"] for event in self.events(job) if event["source"] == "hook")
+        return {data["session_id"] for data in told if "session_id" in data}
 
     def await_kind(self, job: str, kind: str, count: int = 1) -> dict[str, Any]:
         """Return the event of a kind as soon as there are `count` of it."""
@@ -245,5 +252,6 @@ OPENCODE = Rig(
     ("--permission-mode", "all"),
     asking=("--permission-mode", "ask"),
     dialog="Permission required",
+    stop=("Escape", "Escape"),
 )
-RIGS = (CLAUDE, CODEX, GEMINI)
+RIGS = (CLAUDE, CODEX, GEMINI, OPENCODE)

@@ -11,7 +11,7 @@ from agents_e2e.model_stub import Turn
 from agents_e2e.real_agents import DEADLINE, RealAgent
 from harness import job_id, wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 REPORTS = (Turn(report="completed"), Turn("Done."))
 
@@ -34,7 +34,7 @@ def test_completes_with_a_report(agent: RealAgent) -> None:
     assert "completed" in agent.kinds(job_id(done.stdout))
 
 
-@pytest.mark.parametrize("first", ["!", "/", "/help "])
+@pytest.mark.parametrize("first", ["!", "/help "])
 def test_a_prompt_is_no_command(agent: RealAgent, first: str) -> None:
     """A prompt that begins with `!` or `/` reaches the model as text, and nothing of it is executed."""
     prompt = f"{first}touch EXECUTED"
@@ -58,7 +58,7 @@ def test_a_prompt_of_100_kilobytes(agent: RealAgent) -> None:
 
 
 def test_two_jobs_in_one_work_dir(agent: RealAgent) -> None:
-    """Each of two jobs at once gets its own reports and no other's."""
+    """Each of two jobs at once gets its own reports and its own session's events, and no other's."""
     agent.model.says(Turn(report="completed"), Turn("Done."), to="FIRST TASK")
     agent.model.says(Turn(report="error"), Turn("Done."), to="SECOND TASK")
     first = agent.start(prompt="FIRST TASK")
@@ -66,6 +66,8 @@ def test_two_jobs_in_one_work_dir(agent: RealAgent) -> None:
     assert (agent.wait(first), agent.wait(second)) == (0, 1)
     assert "error" not in agent.kinds(first)
     assert "completed" not in agent.kinds(second)
+    (one,), (other,) = agent.sessions(first), agent.sessions(second)
+    assert one != other
 
 
 def test_a_rejected_work_is_mended(agent: RealAgent) -> None:
@@ -98,7 +100,7 @@ def test_esc_does_not_end_the_job(agent: RealAgent) -> None:
     job = agent.start()
     await_question(agent)
     wait_until(lambda: "esc" in agent.screen(job).lower(), DEADLINE, "a turn on the screen")
-    agent.press(job, "Escape")
+    agent.press(job, *agent.rig.stop)
     agent.place.run("send", job, "Go on.")
     assert agent.wait(job) == 0
 

@@ -1,0 +1,78 @@
+"""Which promise holds for which real agent: what the tests here run, and the table of docs/agents.md.
+
+A cell that says `yes` is a test that is run, and passes, with this agent; with any other it is not run.
+"""
+
+from types import MappingProxyType
+from typing import NamedTuple
+
+from agents_e2e.real_agents import RIGS, Rig
+
+YES = "yes"
+AGENTS = tuple(rig.agent for rig in RIGS)
+_NO_WAY = MappingProxyType(dict.fromkeys(AGENTS, "refused: no way") | {"claude-code": YES})
+_NOT_ASKED = MappingProxyType(dict.fromkeys(AGENTS, "not tried") | {"claude-code": YES})
+
+
+class Row(NamedTuple):
+    """A promise, the test that shows it, and what is so with agents for which it does not hold."""
+
+    words: str
+    test: str
+    instead: "MappingProxyType[str, str] | dict[str, str]" = MappingProxyType({})
+
+    def cell(self, agent: str) -> str:
+        """Return what stands under an agent."""
+        return self.instead.get(agent, YES)
+
+
+ROWS = (
+    Row("completes with a report", "test_completes_with_a_report"),
+    Row("a prompt of 100 KB", "test_a_prompt_of_100_kilobytes"),
+    Row("a prompt that begins with `!` or `/` is text", "test_a_prompt_is_no_command"),
+    Row("two jobs at once in one work dir", "test_two_jobs_in_one_work_dir"),
+    Row("`--attempts 2`: rejected, mended, accepted", "test_a_rejected_work_is_mended"),
+    Row("`send` is received and heeded", "test_a_follow_up"),
+    Row("ends its turn without a report: asked once, then reports", "test_asked_for_a_report_it_reports"),
+    Row("asked and silent: waits for a person", "test_an_agent_that_never_reports_waits_for_a_person"),
+    Row(
+        "`--accept-silent-stop`: the check decides", "test_the_check_decides_for_an_agent_that_never_reports"
+    ),
+    Row("a dialog is told, and granted in the session", "test_a_permission_is_granted_in_the_session"),
+    Row("a dialog is refused in the session", "test_a_permission_is_refused_in_the_session"),
+    Row("`approve`", "test_a_permission_is_approved_from_another_terminal", _NO_WAY),
+    Row("`deny`", "test_a_permission_is_denied_with_a_reason", _NO_WAY),
+    Row("`answer` to a question", "test_a_question_is_answered", _NO_WAY),
+    Row("a background task is no end", "test_a_background_task_is_no_end", _NOT_ASKED),
+    Row(
+        "Esc: the job goes on with what is sent",
+        "test_esc_does_not_end_the_job",
+        {"gemini": "told as an error: fails"},
+    ),
+    Row(
+        "the model's API refuses a request: fails",
+        "test_an_error_of_the_model_fails_the_job",
+        {"opencode": "tries for ever: `progress`"},
+    ),
+    Row("killed: lost", "test_killed"),
+)
+"""The table of docs/agents.md, from above to below."""
+
+OTHERWISE = MappingProxyType(
+    {"test_esc_fails_the_job": {"gemini"}, "test_a_retry_of_the_model_is_told": {"opencode"}}
+)
+"""Tests of what is so where a promise does not hold -> the agents that they are run with."""
+
+
+def is_run(test: str, rig: Rig) -> bool:
+    """Say whether a test of these files is run with an agent."""
+    if test in OTHERWISE:
+        return rig.agent in OTHERWISE[test]
+    return next(row.cell(rig.agent) == YES for row in ROWS if row.test == test)
+
+
+def table() -> str:
+    """Return the table in Markdown."""
+    head = ["", *(f"{rig.agent} {rig.version}" for rig in RIGS)]
+    lines = [head, ["---"] * len(head), *([row.words, *map(row.cell, AGENTS)] for row in ROWS)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
