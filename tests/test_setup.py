@@ -196,3 +196,39 @@ def test_a_second_bootstrap_does_nothing(machine: Machine) -> None:
     assert "-m pip install" in machine.log()[-1]
     assert machine.run("bootstrap.sh", "--dev").returncode == 0
     assert (venv / "installed").read_text() == (venv / "installed--dev").read_text() != checksum + place
+
+
+def agents_to_get(machine: Machine, repository: Path) -> None:
+    """Put the pins of the real agents there."""
+    shutil.copytree(repository / "tests/npm", machine.root / "tests/npm")
+    for tool in ("mkdir", "cp"):
+        machine.bin.joinpath(tool).symlink_to(shutil.which(tool) or tool)
+    machine.program("uname", "echo Linux")
+
+
+def test_without_npm_the_agents_are_left_out(machine: Machine, repository: Path) -> None:
+    """A machine without npm is told that tests with real agents cannot run, and the others go on."""
+    agents_to_get(machine, repository)
+    done = machine.run("get-agents.sh")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: npm is not on PATH; tests with real agents cannot run\nhint: ")
+
+
+def test_agents_are_installed_once(machine: Machine, repository: Path) -> None:
+    """The pins go to npm, in a directory that git ignores; when that was done nothing is run again."""
+    agents_to_get(machine, repository)
+    machine.program("npm")
+    assert [machine.run("get-agents.sh").returncode for _ in range(2)] == [0, 0]
+    (call,) = [line for line in machine.log() if line.startswith("npm ")]
+    assert call.startswith("npm install --prefix .cache/agents ")
+    assert (machine.root / ".cache/agents/package-lock.json").is_file()
+
+
+def test_agents_that_cannot_be_installed_leave_nothing_behind(machine: Machine, repository: Path) -> None:
+    """What npm said is shown when it fails, and the next run tries again."""
+    agents_to_get(machine, repository)
+    machine.program("npm", "echo no network; exit 1")
+    done = machine.run("get-agents.sh")
+    assert done.returncode == 0
+    assert "no network" in done.stderr
+    assert not (machine.root / ".cache/agents").exists()
