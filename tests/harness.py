@@ -223,7 +223,11 @@ class Place:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return a job as `status --json` prints it."""
-        shown = self.run("status", job_id, "--json")
+        for _ in range(50):
+            shown = self.run("status", job_id, "--json")
+            # A directory alone is no job yet: its row comes in a moment.
+            if shown.returncode == 0 or not (self.registry / "jobs" / job_id).is_dir():
+                break
         assert shown.returncode == 0, shown
         job: dict[str, Any] = json.loads(shown.stdout)
         return job
@@ -232,10 +236,22 @@ class Place:
         """Return the job as soon as it is in one of `states`."""
 
         def reached() -> dict[str, Any] | None:
-            job = self.job(job_id)
-            return job if job["state"] in states else None
+            # A directory alone is no job yet.
+            shown = self.run("status", job_id, "--json")
+            job: dict[str, Any] = json.loads(shown.stdout) if shown.returncode == 0 else {}
+            return job if job.get("state") in states else None
 
         return wait_until(reached, timeout, f"job {job_id} in {states}") or {}
+
+    def await_kind(self, job_id: str, kind: str, timeout: float = PATIENCE) -> None:
+        """Return as soon as an event of this kind was recorded; which other came last says nothing of it."""
+        file = self.registry / "jobs" / job_id / "events.jsonl"
+
+        def recorded() -> bool:
+            lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+            return any(json.loads(line)["kind"] == kind for line in lines if line.endswith(b"}\n"))
+
+        wait_until(recorded, timeout, f"{kind} of job {job_id}")
 
     def log_dir(self, job_id: str) -> Path:
         """Return the audit directory of a job that was submitted in `work`."""

@@ -333,7 +333,7 @@ def test_a_disk_that_fills_up_in_mid_job(place: Place) -> None:
     with tmpfs(place.registry, "4m"):
         process = place.start(*place.submit_args(agent, "--close"))
         name = place.await_job()
-        wait_until(lambda: place.job(name)["last_event"] == "started", 20)
+        place.await_kind(name, "started")
         filler = fill(place.registry)
         (place.root / "go").touch()
         wait_until((place.root / "said").exists, 20)

@@ -380,7 +380,7 @@ publish("completed")
     words = ["--agent", "command", "--command", hostile(place, victim), "--prompt", "x"]
     first = place.start("submit", *words, "--validate", check, "--close")
     name = place.await_job()
-    wait_until(lambda: place.job(name)["last_event"] == "started", 20)
+    place.await_kind(name, "started")
     second = submitted(place, forger)
     assert second.returncode == 0, second
     stdout, _ = first.communicate(timeout=30)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from delegate_job import reporter
-from harness import Place, in_ci, job_id, wait_until
+from harness import Place, in_ci, job_id
 from traces import printed
 
 REPORT = '"$DJ" publish --event'
@@ -148,7 +148,7 @@ def submitted(
     """Start a submit and return it with its job's id once the agent has reported."""
     process = place.start(*place.submit_args(f"{REPORT} started\n{agent}", *options))
     name = place.await_job()
-    wait_until(lambda: place.job(name)["last_event"] == "started", what="the first report")
+    place.await_kind(name, "started")
     return process, name
 
 

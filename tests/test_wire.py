@@ -196,6 +196,7 @@ def test_the_owner_is_present_and_its_will_says_gone(place: Place, mosquitto: Mo
     with Follower(parse_url(mosquitto.url)) as follower:
         follower.subscribe(mqtt.job_filter(name))
         follower.await_fields("owner", owner="present", epoch=1)
+        follower.await_fields("state", state="running")
         (submit,) = [process for process in place.running if "submit" in process.args]  # type: ignore[operator] # a list
         submit.kill()
         follower.await_fields("owner", owner="gone", epoch=1)
