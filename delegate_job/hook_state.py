@@ -7,6 +7,7 @@ import os
 import time
 
 from delegate_job.bare import dumps, loads
+from delegate_job.lock_probe import is_held
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class HookState:
         """
         found = [(self._dialog(name), f"{self.directory}/{name}") for name in self._dialog_names()]
         for told, path in sorted(found, key=lambda each: str(each[0].get("at", ""))):
-            if told and not (told.get("waits") and not _is_held(path)):
+            if told and not (told.get("waits") and not is_held(path)):
                 yield path, told
 
     def _dialog_names(self) -> list[str]:
@@ -184,19 +185,3 @@ def _locked(fd: int) -> bool:
             time.sleep(0.005)
         else:
             return True
-
-
-def _is_held(path: str) -> bool:
-    import fcntl
-
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False

@@ -4,9 +4,10 @@ It owns nothing and starts nothing itself: what tmux starts is nobody's descenda
 stands beside the waiting agent, and imports only what is there anyway.
 """
 
-import fcntl
 import os
 import sys
+
+from delegate_job.lock_probe import is_held
 
 EVERY = 5.0
 """Seconds between two looks."""
@@ -29,27 +30,12 @@ class OwnerWatch:
         """Look once; return the seconds until the next look, or None when the job needs no owner any more."""
         if not os.path.exists(f"{self._job_dir}/launch.json"):  # noqa: PTH110 - pathlib costs 10 ms
             return None
-        if _is_held(f"{self._job_dir}/lock"):
+        if is_held(f"{self._job_dir}/lock"):
             self._pause = EVERY
-        elif not _is_held(f"{self._job_dir}/../../supervisor.lock"):
+        elif not is_held(f"{self._job_dir}/../../supervisor.lock"):
             _ask_our_tmux(self._job_dir)
             self._pause = min(self._pause * 2, AT_MOST)
         return self._pause
-
-
-def _is_held(path: str) -> bool:
-    """Say as `locks.is_held` does, whose module brings pathlib, whether somebody has the lock."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def ask_tmux(socket: str, job_dir: str) -> bool:

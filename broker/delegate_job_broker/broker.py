@@ -235,8 +235,8 @@ class MendedBroker(Broker):
         """Give the last packets a moment to leave, then drop what a client does not read."""
         until = self._loop.time() + _CLOSE_SECONDS
         for transport in list(self._transports):
-            # ASYNC110: a transport that is closing tells nobody when it is done
-            while transport.get_write_buffer_size() and self._loop.time() < until:  # noqa: ASYNC110
+            # A transport that is closing tells nobody when it is done.
+            while transport.get_write_buffer_size() and self._loop.time() < until:  # noqa: ASYNC110 - see above
                 await asyncio.sleep(0.01)
             transport.abort()
 
