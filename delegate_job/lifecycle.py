@@ -201,7 +201,7 @@ def advance(job: Job, event: Event) -> Job:
         owed=_owed(job, step),
         reason=_reason(job, step, event),
         untold=job.untold if step.untold is None else step.untold,
-        unheard=job.unheard if step.unheard is None else step.unheard,
+        unheard=_is_unheard(job, step, event),
     )
     return _dated(job, after, event)
 
@@ -219,6 +219,13 @@ def _owed(job: Job, step: Step) -> Action | None:
         return step.owes
     # A claim, or a relaunch cut short, overtakes what was owed before it.
     return None if step.settles is job.owed else job.owed
+
+
+def _is_unheard(job: Job, step: Step, event: Event) -> bool:
+    """A hook may still tell of the turn before: by hooks only a prompt that was taken counts as heard."""
+    goes_on = step.target in {JobState.RUNNING, JobState.WAITING}
+    late = event.source is Source.HOOK and goes_on and "receipt" not in event.data
+    return job.unheard if step.unheard is None or late else step.unheard
 
 
 def _reason(job: Job, step: Step, event: Event) -> str | None:

@@ -335,6 +335,18 @@ def test_an_agent_that_left_before_it_heard_of_the_rejection_is_told_again() -> 
     assert advance(spawned, exited).outcome is Outcome.LOST
 
 
+@pytest.mark.parametrize("kind", [Kind.STARTED, Kind.PROGRESS, Kind.RESUMED, Kind.PERMISSION_REQUIRED])
+def test_what_a_hook_tells_late_is_no_word_on_the_rejection(kind: Kind) -> None:
+    """Of hooks only the receipt of a prompt says that a rejection was heard; the agent's own word does."""
+    unheard = samples.job(validate="/check", attempts=2, attempt=1, state=JobState.RUNNING, unheard=True)
+    exited = samples.event(Kind.EXITED, Source.RUNNER)
+    late = advance(unheard, samples.event(kind, Source.HOOK))
+    assert advance(late, exited).owed is Action.TELL
+    taken = samples.event(kind, Source.HOOK, data={"receipt": 2})
+    for heard in (taken, samples.event(kind, Source.AGENT)):
+        assert advance(advance(late, heard), exited).outcome is Outcome.LOST
+
+
 def test_waiting_says_why() -> None:
     """A waiting job has a reason, the hook's own where it gave one; one that works again has none."""
     for job in JOBS:
