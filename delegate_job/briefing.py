@@ -77,6 +77,7 @@ def describe(
         agent_dir=job_paths.agent,
         publish_argv=publish,
         hook_argv=_hook_argv(spec, job_paths),
+        environ=environ,
         session_id=_session_id(job_paths),
     )
     launch = agent.launch(context)

@@ -239,6 +239,25 @@ def test_codex_trusts_for_one_launch_what_we_gave(path: str) -> None:
         assert state[f"/<session-flags>/config.toml:{name}:0:0"] == {"trusted_hash": expected}
 
 
+@pytest.mark.parametrize(
+    ("listed", "trusts"),
+    [
+        ({"/": "untrusted", "/a project": "trusted"}, True),
+        ({"/a project": "untrusted"}, False),
+        ({"/": "untrusted"}, False),
+        ({"/another": "untrusted"}, True),
+    ],
+)
+def test_codex_leaves_a_users_distrust(tmp_path: Path, listed: dict[str, str], *, trusts: bool) -> None:
+    """What the user's configuration calls untrusted, also a directory above, a launch does not trust."""
+    text = "".join(f'[projects."{path}"]\ntrust_level = "{level}"\n' for path, level in listed.items())
+    (tmp_path / ".codex").mkdir()
+    (tmp_path / ".codex/config.toml").write_text(text)
+    for environ in ({"HOME": str(tmp_path)}, {"HOME": "/none", "CODEX_HOME": str(tmp_path / ".codex")}):
+        argv = agent_named("codex").launch(context()._replace(environ=environ)).argv
+        assert ("projects" in codex_configuration(argv)) is trusts
+
+
 def test_codex_resumes_its_session() -> None:
     """A launch after a rejection goes on in the session that the hooks have told of."""
     argv = agent_named("codex").launch(context()._replace(session_id="01a2-b3")).argv
@@ -320,6 +339,35 @@ def test_opencode_asks_as_it_is_told() -> None:
     }
     assert permission("edits")["edit"] == "allow"
     assert permission(None) is None
+
+
+def opencode_configuration(users: str, *, mode: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the configuration of a launch whose user has set one, and the environment that it gets."""
+    given = context(SPEC._replace(agent="opencode", permission_mode=mode))
+    given = given._replace(hook_argv=HOOK, environ={"OPENCODE_CONFIG_CONTENT": users})
+    env = dict(agent_named("opencode").launch(given).env)
+    return json.loads(env["OPENCODE_CONFIG_CONTENT"]), env
+
+
+def test_opencode_keeps_what_its_user_has_set() -> None:
+    """Ours is added to the user's own variable: plugins to plugins, rules over rules; not for ever."""
+    theirs = {"model": "p/m", "plugin": ["one"], "permission": {"edit": "allow", "skill": "deny"}}
+    config, env = opencode_configuration(json.dumps(theirs), mode="ask")
+    assert (config["model"], config["plugin"][0], len(config["plugin"])) == ("p/m", "one", 2)
+    assert (config["permission"]["skill"], config["permission"]["edit"]) == ("deny", "ask")
+    assert opencode_configuration('{"permission": "deny"}', mode="edits")[0]["permission"]["*"] == "deny"
+    assert opencode_configuration('{"permission": "deny"}')[0]["permission"] == "deny"
+    inner = context(SPEC._replace(agent="opencode"))._replace(environ=env)
+    assert json.loads(agent_named("opencode").launch(inner).env["OPENCODE_CONFIG_CONTENT"]) == theirs
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "// a comment\n{}"])
+def test_opencode_refuses_a_variable_it_cannot_add_to(tmp_path: Path, text: str) -> None:
+    """What cannot be read is not replaced: the job is not started, and why is said."""
+    program(tmp_path, "opencode")
+    environ = {"PATH": str(tmp_path), "OPENCODE_CONFIG_CONTENT": text}
+    assert "no JSON object" in str(agent_named("opencode").problem(environ, "/"))
+    assert agent_named("opencode").problem({"PATH": str(tmp_path)}, "/") is None
 
 
 def test_agents_without_a_way_for_hooks_get_none() -> None:

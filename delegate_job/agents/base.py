@@ -57,6 +57,8 @@ class Context(NamedTuple):
     hook_argv: tuple[str, ...] = ()
     """The command of a hook; the native event's name is to follow. () where no hook can be told a path of the
     job: give none then. Run without a shell where the agent can, else quoted with `shlex.join`."""
+    environ: Mapping[str, str] = MappingProxyType({})
+    """The environment of the submit: where the agent's own configuration is. Holds secrets."""
     session_id: str = ""
     """The agent's own session that its hooks last told of: one to resume. Empty before the first launch."""
 

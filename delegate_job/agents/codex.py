@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -62,7 +63,7 @@ class Codex(NamedTuple):
         spec = context.spec
         told = as_argument(context.instructions, context.instructions_path, job_id=spec.id)
         resumes = bool(context.session_id) and not spec.agent_args
-        argv = [_PROGRAM, *(["resume"] if resumes else []), "--no-daemon", *_trust(spec), *_hooks(context)]
+        argv = [_PROGRAM, *(["resume"] if resumes else []), "--no-daemon", *_trust(context), *_hooks(context)]
         argv += [*_log_dir(spec), *_MODES.get(spec.permission_mode or "", ())]
         if spec.model is not None:
             argv += ["--model", spec.model]
@@ -97,11 +98,33 @@ def _log_dir(spec: JobSpec) -> tuple[str, ...]:
     return () if inside or spec.permission_mode == "ask" else ("--add-dir", spec.log_dir)
 
 
-def _trust(spec: JobSpec) -> tuple[str, ...]:
-    """Return the trust of the work dir for this launch alone: codex writes none of it down."""
-    if not _is_toml(spec.workdir):
+def _trust(context: Context) -> tuple[str, ...]:
+    """Return the trust of the work dir for this launch alone: codex writes none of it down.
+
+    It would win over the user's own word; so none is given where that is `untrusted`.
+    """
+    workdir = context.spec.workdir
+    if not _is_toml(workdir) or _is_untrusted(Path(workdir), _users_projects(context.environ)):
         return ()
-    return ("-c", f'projects={{{_toml(spec.workdir)}={{trust_level="trusted"}}}}')
+    return ("-c", f'projects={{{_toml(workdir)}={{trust_level="trusted"}}}}')
+
+
+def _is_untrusted(workdir: Path, projects: Mapping[str, object]) -> bool:
+    """Return the word on the nearest directory that has one; codex asks for the repository's, too."""
+    for directory in (workdir, *workdir.parents):
+        project = projects.get(str(directory))
+        if isinstance(project, dict) and "trust_level" in project:
+            return bool(project["trust_level"] == "untrusted")
+    return False
+
+
+def _users_projects(environ: Mapping[str, str]) -> Mapping[str, object]:
+    home = environ.get("CODEX_HOME") or f"{environ.get('HOME', '')}/.codex"
+    try:
+        projects = tomllib.loads(Path(home, "config.toml").read_text(encoding="utf-8")).get("projects")
+    except (OSError, ValueError):  # codex says what is wrong with it
+        return {}
+    return projects if isinstance(projects, dict) else {}
 
 
 def _hooks(context: Context) -> list[str]:

@@ -15,6 +15,9 @@ from delegate_job.agents.base import Agent, Context, File, Launch, missing_progr
 from delegate_job.agents.instructions import as_argument, report_command
 
 _PROGRAM = "opencode"
+_CONFIG = "OPENCODE_CONFIG_CONTENT"
+_OF_THE_USER = "DELEGATE_JOB_OPENCODE_CONFIG"
+"""What stood in that variable before: an agent inside this one must not get this job's plugin."""
 _PLUGIN = "opencode-plugin.js"
 _SOURCE = "opencode_plugin.js"
 _NO_HOOK = "const HOOK = []"
@@ -37,8 +40,9 @@ class OpenCode(NamedTuple):
     def launch(self, context: Context, /) -> Launch:
         """Describe `opencode [--auto] [--session ID] [--model P/M] [ARG…] --prompt PROMPT`.
 
-        Its configuration is a variable (`OPENCODE_CONFIG_CONTENT`), which adds to the user's own files. On a
-        first start it installs a package of its own from npm, and shows an empty screen until it has.
+        Its configuration is a variable (`OPENCODE_CONFIG_CONTENT`), which adds to the user's own files; what
+        the user has in that variable stays. On a first start it installs a package of its own from npm, and
+        shows an empty screen until it has.
         """
         spec = context.spec
         told = as_argument(context.instructions, context.instructions_path, job_id=spec.id)
@@ -50,15 +54,43 @@ class OpenCode(NamedTuple):
         if spec.model is not None:
             argv += ["--model", spec.model]
         plugin = _plugin(context)
-        env = {"OPENCODE_CONFIG_CONTENT": json.dumps(_config(context, plugin))}
+        users = _of_the_user(context.environ)
+        config = _merged(_parsed(users) or {}, _config(context, plugin))
+        env = {_CONFIG: json.dumps(config), _OF_THE_USER: users}
         return Launch((*argv, *spec.agent_args, "--prompt", told), env, plugin)
 
     def problem(
         self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
     ) -> str | None:
-        """Say whether `opencode` is missing."""
+        """Say whether `opencode` is missing, or has a variable to which nothing can be added."""
+        if _parsed(_of_the_user(environ)) is None:
+            return f"{_CONFIG} is no JSON object, so that nothing can be added to it; unset it or mend it"
         hint = "install it with: npm install -g opencode-ai"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)
+
+
+def _of_the_user(environ: Mapping[str, str]) -> str:
+    return environ.get(_OF_THE_USER, environ.get(_CONFIG, ""))
+
+
+def _parsed(text: str) -> dict[str, object] | None:
+    """Return the configuration; None for a text that is none, also for one with comments."""
+    try:
+        config = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _merged(theirs: dict[str, object], ours: dict[str, object]) -> dict[str, object]:
+    """Return both: plugins of the one and the other; where both have a rule for permissions, ours."""
+    config = {**theirs, **ours}
+    plugins, rules = theirs.get("plugin"), theirs.get("permission")
+    if isinstance(plugins, list) and isinstance(added := ours.get("plugin"), list):
+        config["plugin"] = [*plugins, *added]
+    if rules is not None and isinstance(own := ours.get("permission"), dict):
+        config["permission"] = {**(rules if isinstance(rules, dict) else {"*": rules}), **own}
+    return config
 
 
 def _plugin(context: Context) -> tuple[File, ...]:

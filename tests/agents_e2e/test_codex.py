@@ -6,8 +6,8 @@ import pytest
 
 from agents_e2e import real_agents
 from agents_e2e.model_stub import Turn, serving
-from agents_e2e.real_agents import CODEX, RealAgent
-from harness import Place, job_id
+from agents_e2e.real_agents import CODEX, DEADLINE, RealAgent
+from harness import Place, job_id, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -32,6 +32,24 @@ def test_reports_leave_the_default_sandbox(codex: RealAgent, logs: str | None) -
     assert not (codex.place.work / "CONNECTED").exists()
     reported = [event for event in codex.events(job_id(done.stdout)) if event["kind"] == "completed"]
     assert [event["source"] for event in reported] == ["agent"]
+
+
+@pytest.mark.parametrize("level", [None, "untrusted"], ids=["not listed", "untrusted"])
+def test_a_users_distrust_holds(codex: RealAgent, level: str | None) -> None:
+    """The work dir's own configuration is heeded; where the user distrusts it, codex asks and leaves it."""
+    if level:
+        with (codex.place.home / ".codex/config.toml").open("a") as file:
+            file.write(f'[projects."{codex.place.work}"]\ntrust_level = "{level}"\n')
+    (codex.place.work / ".codex").mkdir()
+    (codex.place.work / ".codex/config.toml").write_text('developer_instructions = "THE PROJECT SPEAKS"\n')
+    codex.model.says(Turn(report="completed"), Turn("Done."))
+    job = codex.start()
+    if level:
+        wait_until(lambda: "Open restricted" in codex.screen(job), DEADLINE, "its question")
+        codex.press(job, "Enter")
+    assert codex.wait(job) == 0
+    assert ("THE PROJECT SPEAKS" in codex.model.asked[0].text) is (level is None)
+    assert codex.sessions(job)
 
 
 def test_no_trust_is_left_behind(codex: RealAgent) -> None:
