@@ -45,6 +45,7 @@ def test_a_users_distrust_holds(codex: RealAgent, level: str | None) -> None:
     codex.model.says(Turn(report="completed"), Turn("Done."))
     job = codex.start()
     if level:
+        codex.place.await_state(job, "running")
         wait_until(lambda: "Open restricted" in codex.screen(job), DEADLINE, "its question")
         codex.press(job, "Enter")
     assert codex.wait(job) == 0
