@@ -73,6 +73,11 @@ class Clocks:
         self._quiet.reset()
 
     @property
+    def are_running(self) -> bool:
+        """Whether either counts now."""
+        return self._used.running or self._quiet.running
+
+    @property
     def timed_out(self) -> bool:
         """Whether `--timeout` is used up, in a state in which it counts."""
         return self._used.running and self.timeout_left <= 0

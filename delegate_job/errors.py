@@ -3,7 +3,8 @@
 Not the odd events of an agent: those are data. An exception here means that *we* could not do what was asked.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from delegate_job.exit_codes import ExitCode
 
@@ -47,6 +48,16 @@ class UnknownJobError(RegistryError):
         if beginning == "@last":
             return cls("there is no job yet", hint="`delegate-job submit --prompt …` makes one")
         return cls(f"no job {beginning!r}", hint="`delegate-job list` shows all jobs")
+
+
+@contextlib.contextmanager
+def under_way() -> Iterator[None]:
+    """Have an error of the registry end with 70: there are jobs, and they were not asked for wrongly."""
+    try:
+        yield
+    except RegistryError as error:
+        error.exit_code = ExitCode.INTERNAL
+        raise
 
 
 def one_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from delegate_job import briefing, starter
 from delegate_job.document import attach_command, event_document, job_document, own_command
-from delegate_job.errors import NotStartedError, RegistryError, UsageError, one_line
+from delegate_job.errors import NotStartedError, RegistryError, UsageError, one_line, under_way
 from delegate_job.events import Event
 from delegate_job.exit_codes import ExitCode, exit_code_of
 from delegate_job.job import Job, JobSpec, Outcome
@@ -153,17 +153,19 @@ class Submit:
             wires.extend(filter(None, [registered.wire]))
             job = registered.row.job
             self._output.registered(job, _attach(job, self._registry.paths))
-            try:
-                supervisor.own(job.id, registered.lock)
-                supervisor.run()
-            finally:
-                listener.stop()
-        job = self._registry.row(job.id).job
-        if not job.done and supervisor.signum is None:
+            with under_way():
+                try:
+                    supervisor.own(job.id, registered.lock)
+                    supervisor.run()
+                finally:
+                    listener.stop()
+        with under_way():
+            job = self._registry.row(job.id).job
+        if not job.done and supervisor.leaving.signum is None:
             for signum in SIGNALS:  # A reader owns nothing that a signal would have to be told of.
                 signal.signal(signum, signal.SIG_DFL)
             return self._follow(job)
-        return self._finish(job, signum=supervisor.signum)
+        return self._finish(job, signum=supervisor.leaving.signum)
 
     def _dropped(self, _job_id: str, error: Exception) -> None:
         """Go on as a reader when the job could not stay ours: its directory or its lock was removed."""

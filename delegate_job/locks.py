@@ -39,7 +39,7 @@ def is_of(fd: int, path: Path) -> bool:
     """Return whether a held lock is still the one of this name, so that nobody else can take it."""
     try:
         there = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     here = os.fstat(fd)
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)

@@ -32,8 +32,6 @@ LOOK_EVERY = 1.0
 """Seconds after which a job's runner and clocks are looked at when nothing is heard: of one of a few."""
 JOBS_A_SECOND = 250
 """So many jobs are looked at in a second at the most (60 µs each, 1.5 % of a core); more wait longer."""
-SAVE_EVERY = 30.0
-"""Seconds after which the clocks are written down when no event did it."""
 WIRE_TIMEOUT = 3.0
 """Seconds for which the end of an agent waits for what a broker may still have to tell."""
 _HOLD_TICK = 0.1
@@ -93,7 +91,6 @@ class OwnedJob:
         self._own: deque[Event] = deque()
         self._results: deque[Finished] = deque()
         self._by_wire: list[Event] = []
-        self._saved_left = self._clocks.timeout_left
         self._next_look = 0.0
         self._since = time.monotonic()
         self.duties = Duties(self, registry=registry, tmux_socket=row.tmux_socket or "", listener=listener)
@@ -165,7 +162,6 @@ class OwnedJob:
             if (self.sequence, len(self._own), len(self._results)) == before:
                 self._unfinished = not drained
                 break
-        self._save_clocks()
 
     def next_step_in(self) -> float:
         """Return the seconds until this job wants a step even if nothing is heard."""
@@ -185,6 +181,11 @@ class OwnedJob:
             return False
         self._next_look = now + max(LOOK_EVERY, among / JOBS_A_SECOND)
         return True
+
+    @property
+    def unsaved(self) -> Progress | None:
+        """What the clocks have counted and nobody has written down; None while they stand still."""
+        return self._progress() if self._clocks.are_running else None
 
     def stop_background(self) -> None:
         """Let go of what runs in the background; who owns the job next begins it again."""
@@ -347,9 +348,3 @@ class OwnedJob:
         elif is_over and not self._stalled:
             self._stalled = True
             self.say(Kind.STALLED, f"no report and nothing new on the screen for {STALLED_AFTER:g} s")
-
-    def _save_clocks(self) -> None:
-        left = self._clocks.timeout_left
-        if not self.job.done and self._saved_left - left >= SAVE_EVERY:
-            self._registry.save_progress(self.job.id, self._progress(), epoch=self.epoch)
-            self._saved_left = left

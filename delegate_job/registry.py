@@ -6,7 +6,7 @@ Not the audit directory (what agents claim), not MQTT (what is announced): both 
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from delegate_job.errors import RegistryError, UnknownJobError
@@ -112,8 +112,8 @@ class Registry:
     def _keep_up(self) -> None:
         try:
             is_same = self.paths.database.stat().st_ino == self._inode
-        except FileNotFoundError:
-            is_same = False
+        except OSError:
+            is_same = False  # To open it tells what is wrong.
         if not (is_same and self._is_open):
             # Closed first: it may be the same file, and a process's locks on a file go with any descriptor.
             self._db.close()
@@ -211,6 +211,13 @@ class Registry:
         """Keep how far the inboxes were read and the time used, without an event."""
         with self._transaction():
             self._update(job_id, progress_columns(progress), epoch)
+
+    def save_all_progress(self, unsaved: Iterable[tuple[str, Progress, int]]) -> None:
+        """Keep the same of many jobs, each with its epoch; of one that has another owner now, nothing."""
+        with self._transaction():
+            for job_id, progress, epoch in unsaved:
+                with contextlib.suppress(RegistryError):
+                    self._update(job_id, progress_columns(progress), epoch)
 
     def set_tmux_socket(self, job_id: str, socket: str, *, epoch: int) -> None:
         """Remember the socket of the tmux server that the job's session lives in."""

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from delegate_job import locks
 from delegate_job.check_slots import CheckSlots
-from delegate_job.errors import DelegateJobError, RegistryError
+from delegate_job.errors import DelegateJobError, RegistryError, under_way
 from delegate_job.events import Kind
-from delegate_job.exit_codes import ExitCode
 from delegate_job.inbox import CaughtUp, Finished, LinkChanged, Message, PanesSeen, Reported, Signalled
 from delegate_job.job import Action
+from delegate_job.leaving import Leaving
 from delegate_job.open_wires import OpenWires
 from delegate_job.owner import OwnedJob
 from delegate_job.pane_watch import PaneWatch
@@ -40,8 +40,8 @@ SWITCH_INTERVAL = 0.001
 """Seconds: with Python's 0.005 a busy main thread makes the broker's thread answer 20 times later."""
 TICK, LONGEST_TICK = 0.25, 0.5
 """Seconds between two looks at the files of a job of which nothing is heard: of up to 500 jobs, of 1,000."""
-SECOND_CHANCE = 2.0
-"""Seconds after a first Ctrl-C in which a second one cancels instead."""
+SAVE_EVERY = 30.0
+"""Seconds after which all clocks are written down, in one transaction, when no event did it."""
 _RETRY_FULL = 1.0
 _MOST_DAMAGES = 5
 TMUX_TIMEOUT = 6.0
@@ -54,9 +54,8 @@ class Supervisor:
     """Owns jobs. One object a process; `run` in the main thread, because it hears signals.
 
     `wire_for` gives the wire on which a job is heard, `inbox` is where signals come in (`hearing_signals`).
-    `dropped` is told of a job that was let go, not settled, because of an error that is its own. A
-    signal in `leaves_on` leaves the jobs to another owner (when a person attends, Ctrl-C only if no second
-    one follows), any other cancels them. At most `max_checks` checks run side by side, and `max_jobs` agents.
+    `dropped` is told of a job that was let go, not settled, because of an error that is its own. What
+    signals mean is `leaving`'s. At most `max_checks` checks run side by side, and `max_jobs` agents.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class Supervisor:
         self._listener = listener
         self._wire_for = wire_for
         self._dropped = dropped
-        self._leaves_on = leaves_on
         self._is_attended = is_attended
         self._checks = CheckSlots(max_checks)
         self._max_jobs = max_jobs
@@ -96,10 +94,8 @@ class Supervisor:
         self._was_full = False
         self._damages = 0
         self._next_tick = 0.0
-        self._leave_at: float | None = None
-        self._cancelled = False
-        self.signum: int | None = None
-        """The first signal that came."""
+        self._next_save = time.monotonic() + SAVE_EVERY
+        self.leaving = Leaving(leaves_on, is_attended=is_attended, warn=listener.warn)
 
     def own(self, job_id: str, lock: int) -> OwnedJob:
         """Take a job whose lock (a descriptor) this process holds, and go on where it stands."""
@@ -141,14 +137,12 @@ class Supervisor:
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.enable()
         try:
-            while ((stays := stay()) or self._jobs) and not self._leaves():
-                with self._bearing_damage():
-                    self._work()
-                    if stays or self._jobs:
-                        self._hear()
-        except RegistryError as error:
-            error.exit_code = ExitCode.INTERNAL  # The jobs were under way: it was not asked for wrongly.
-            raise
+            with under_way():
+                while ((stays := stay()) or self._jobs) and not self.leaving.is_now:
+                    with self._bearing_damage():
+                        self._work()
+                        if stays or self._jobs:
+                            self._hear()
         finally:
             self._shut_down()
 
@@ -169,9 +163,6 @@ class Supervisor:
         # After the first step: the agent is on its way before the broker's library is imported.
         self._wires.start()
         self._listener.tick()
-
-    def _leaves(self) -> bool:
-        return self._leave_at is not None and time.monotonic() >= self._leave_at
 
     # -- stepping
 
@@ -204,6 +195,16 @@ class Supervisor:
             self._soon.pop(job_id, None)
             if job_id in self._jobs:
                 self._step(self._jobs[job_id])
+        if now >= self._next_save:
+            self._next_save = now + SAVE_EVERY
+            self._save_clocks()
+
+    def _save_clocks(self) -> None:
+        owned = self._jobs.values()
+        unsaved = [(each.job.id, progress, each.epoch) for each in owned if (progress := each.unsaved)]
+        if unsaved:
+            with self._patience.bearing():
+                self._registry.save_all_progress(unsaved)
 
     def _step(self, owned: OwnedJob) -> None:
         """Step one job; when the disk is full or the registry damaged, say so once and try again.
@@ -231,7 +232,7 @@ class Supervisor:
 
     def _hear(self) -> None:
         """Wait for a message until something is due; take in all there are."""
-        due = min((self._next_tick, *self._soon.values(), *filter(None, (self._leave_at,))))
+        due = min((self._next_tick, *self._soon.values(), *filter(None, (self.leaving.at,))))
         with contextlib.suppress(queue.Empty):
             message = self._inbox.get(timeout=max(due - time.monotonic(), 0.0))
             while True:
@@ -241,7 +242,8 @@ class Supervisor:
     def _take(self, message: Message) -> None:
         match message:
             case Signalled(signum):
-                self._interrupt(signum)
+                if self.leaving.hear(signum):
+                    self._cancel(signum)
             case LinkChanged(connected, reason) if reason:
                 self._listener.warn(f"broker: {reason}" if connected else f"no broker: {reason}")
             case CaughtUp(number):
@@ -268,31 +270,7 @@ class Supervisor:
 
     # -- signals
 
-    def _interrupt(self, signum: int) -> None:
-        if self.signum is not None:
-            self._interrupt_again(signum)
-        elif signum not in self._leaves_on:
-            self._cancel(signum)
-        else:
-            self._leave_at = time.monotonic()
-            if signum == signal.SIGINT and self._is_attended:
-                self._leave_at += SECOND_CHANCE
-                self._listener.warn(
-                    f"Ctrl-C again within {SECOND_CHANCE:g} s cancels; else the job goes on without us"
-                )
-        self.signum = self.signum or signum
-
-    def _interrupt_again(self, signum: int) -> None:
-        asked_twice = signum == signal.SIGINT and self._leave_at is not None and not self._cancelled
-        if asked_twice and self._is_attended:
-            self._leave_at = None
-            self._cancel(signum)
-        else:
-            # Whoever asks twice does not want to wait for an agent's end; the next owner sees to it.
-            self._leave_at = time.monotonic()
-
     def _cancel(self, signum: int) -> None:
-        self._cancelled = True
         for job_id, owned in self._jobs.items():
             owned.say(Kind.INTERRUPTED, f"by {signal.Signals(signum).name}")
             self._soon[job_id] = 0.0

@@ -14,7 +14,16 @@ from harness import Place
 CORE = {"", "job", "events", "lifecycle", "exit_codes", "errors"}
 """Pure: nothing but each other and the parts of the standard library that touch nothing."""
 
-PURE_LIBRARY = {"collections", "dataclasses", "datetime", "enum", "functools", "types", "typing"}
+PURE_LIBRARY = {
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "datetime",
+    "enum",
+    "functools",
+    "types",
+    "typing",
+}
 
 LAYERS: tuple[set[str], ...] = (
     CORE,
