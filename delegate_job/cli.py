@@ -339,6 +339,7 @@ def prune(
     older_than: Annotated[str, Option("Such as 30d, 12h, 90min.", "AGE")] = "30d",
     dry_run: Annotated[bool, Option("Show what would be forgotten.")] = False,
     logs: Annotated[bool, Option("The audit directories too.")] = False,
+    broker: Annotated[str | None, Option("The external broker that has their topics.", "URL")] = None,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
@@ -346,9 +347,11 @@ def prune(
 
     Example: delegate-job prune --older-than 7d --dry-run
     """
-    from delegate_job import commands
+    from delegate_job import commands_registry
 
-    return commands.prune(registry_dir, older_than, dry_run=dry_run, logs=logs, as_json=as_json)
+    return commands_registry.prune(
+        registry_dir, older_than, broker=broker, dry_run=dry_run, logs=logs, as_json=as_json
+    )
 
 
 @_command()
@@ -376,10 +379,10 @@ def supervise(
 
     Example: delegate-job supervise --max-parallel 4
     """
-    from delegate_job import commands
+    from delegate_job import commands_registry
 
     del as_json  # Every command takes it; this one prints nothing but its log.
-    return commands.supervise(
+    return commands_registry.supervise(
         registry_dir, max_parallel=max_parallel, max_checks=max_checks, in_background=background
     )
 
@@ -395,10 +398,10 @@ def broker(
 
     Example: delegate-job broker --port 1883 --observer
     """
-    from delegate_job import commands
+    from delegate_job import commands_registry
 
     del registry_dir, as_json  # Every command takes them; this one has no registry and always prints JSON.
-    return commands.broker(port, observer=observer)
+    return commands_registry.broker(port, observer=observer)
 
 
 def _one(job_id: str | None, job: str | None) -> str:

@@ -1,8 +1,6 @@
 """What the commands do that own no job: find, show, wait, check, look, ask for the end. Not `submit`."""
 
 import contextlib
-import json
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from delegate_job.output import (
     printable,
 )
 from delegate_job.paths import RegistryPaths, absolute
-from delegate_job.registry import MAX_PARALLEL, Registry
+from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.settings import registry_dir as settled_registry_dir
 
@@ -34,7 +32,7 @@ def open_registry(registry_dir: str | None) -> Iterator[Registry]:
     """Open the registry that the options and the settings name; see at the end that each job has an owner."""
     with Registry(RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ))) as registry:
         if registry.repaired:
-            _warn(registry.repaired)
+            warn(registry.repaired)
         try:
             yield registry
         except OSError as error:
@@ -122,7 +120,7 @@ def wait(
             any_of=any_of,
             until=until,
             timeout=timeout,
-            warn=_warn,
+            warn=warn,
             take_over=lambda: starter.ensure_running_for_ownerless(registry, os.environ),
         )
         documents = [job_document(row, registry.paths) for row in rows]
@@ -134,7 +132,8 @@ def wait(
     return client.wait_code(rows, until)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Say on stderr what is amiss and changes nothing."""
     print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
@@ -318,52 +317,4 @@ def _answered(row: Row, how: str, what: str | None, *, as_json: bool) -> int:
         print_json({"id": row.job.id, how: True, "what": what})
     else:
         print(f"{how}: {printable(what)}" if what else how)
-    return ExitCode.ACCEPTED
-
-
-def prune(registry_dir: str | None, older_than: str, *, dry_run: bool, logs: bool, as_json: bool) -> int:
-    """Forget jobs that ended long enough ago."""
-    from delegate_job import pruning
-
-    age = pruning.seconds_of(older_than)
-    with open_registry(registry_dir) as registry:
-        ids = list(pruning.prune(registry, age, dry_run=dry_run, logs=logs, warn=_warn))
-    if as_json:
-        print_json({"pruned": ids, "dry_run": dry_run})
-    else:
-        for job_id in ids:
-            print(job_id)
-        print(f"{len(ids)} {'would be forgotten' if dry_run else 'forgotten'}", file=sys.stderr)
-    return ExitCode.ACCEPTED
-
-
-def supervise(
-    registry_dir: str | None, *, max_parallel: int | None, max_checks: int, in_background: bool
-) -> int:
-    """Be the registry's supervisor until a signal comes; in the background, until nothing is left to own."""
-    from delegate_job import background
-
-    paths = RegistryPaths(settled_registry_dir(registry_dir, environ=os.environ))
-    if max_parallel is not None:
-        with Registry(paths) as registry:
-            registry.set(MAX_PARALLEL, str(max_parallel) if max_parallel else None)
-    idle_after = background.IDLE_AFTER if in_background else math.inf
-    background.supervise(paths, idle_after=idle_after, max_checks=max_checks)
-    return ExitCode.ACCEPTED
-
-
-def broker(port: int, *, observer: bool) -> int:
-    """Serve until a signal comes."""
-    import signal
-    import threading
-
-    from delegate_job.wire import StandaloneBroker
-
-    stop = threading.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda *_: stop.set())
-    with StandaloneBroker(port, observer=observer) as serving:
-        print(json.dumps(serving.urls()), flush=True)
-        while not stop.wait(3600):
-            continue
     return ExitCode.ACCEPTED

@@ -50,6 +50,14 @@ def job_filter(job_id: str) -> str:
     return f"{PREFIX}/{job_id}/#"
 
 
+def retained_topics(job_id: str) -> list[str]:
+    """Return the topics on which a broker may keep a message of a job's."""
+    from delegate_job.events import REPORTED
+
+    reports = [report_topic(job_id, kind) for kind in sorted(REPORTED)]
+    return [state_topic(job_id), owner_topic(job_id), *reports]
+
+
 class Address(NamedTuple):
     """Where a broker listens and who we are there. Its text never holds the password."""
 

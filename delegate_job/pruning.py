@@ -1,4 +1,4 @@
-"""Forgets jobs that ended long ago: session, directory, row. Never a job that is not done."""
+"""Forgets jobs that ended long ago: session, topics, directory, row. Never a job that is not done."""
 
 import contextlib
 import os
@@ -13,7 +13,9 @@ from delegate_job import locks
 from delegate_job.audit import AuditDir
 from delegate_job.errors import DelegateJobError, UsageError
 from delegate_job.job import JobState
+from delegate_job.mqtt import Address
 from delegate_job.registry import Registry
+from delegate_job.retained import Retained
 from delegate_job.rows import Row
 from delegate_job.tmux import Tmux
 
@@ -32,9 +34,19 @@ def seconds_of(age: str) -> float:
 
 
 def prune(
-    registry: Registry, age: float, *, dry_run: bool, logs: bool, warn: Callable[[str], None]
+    registry: Registry,
+    age: float,
+    *,
+    broker: Address | None,
+    dry_run: bool,
+    logs: bool,
+    warn: Callable[[str], None],
 ) -> Iterator[str]:
-    """Yield the ids of the jobs that ended more than `age` seconds ago, forgetting each unless `dry_run`."""
+    """Yield the ids of the jobs that ended more than `age` seconds ago, forgetting each unless `dry_run`.
+
+    `broker` is the external one from which their topics are taken back.
+    """
+    retained = Retained(broker, warn)
     before = datetime.fromtimestamp(time.time() - age, tz=UTC).isoformat(timespec="microseconds")
     old = [
         row
@@ -42,13 +54,16 @@ def prune(
         if row.job.ended_at and row.job.ended_at < before.replace("+00:00", "Z")
     ]
     for row in old:
-        if dry_run or _forget(registry, row, logs=logs, warn=warn):
+        if dry_run or _forget(registry, row, retained, logs=logs, warn=warn):
             yield row.job.id
     if not dry_run:
+        retained.say_left()
         remove_abandoned(registry, after=ABANDONED_AFTER)
 
 
-def _forget(registry: Registry, row: Row, *, logs: bool, warn: Callable[[str], None]) -> bool:
+def _forget(
+    registry: Registry, row: Row, retained: Retained, *, logs: bool, warn: Callable[[str], None]
+) -> bool:
     """Forget one job under its lock, so that no owner finds half of it; False when somebody holds it."""
     paths = registry.paths.job(row.job.id)
     with contextlib.suppress(FileNotFoundError):
@@ -57,6 +72,7 @@ def _forget(registry: Registry, row: Row, *, logs: bool, warn: Callable[[str], N
             return False
         try:
             _end_session(row, warn)
+            retained.clear(row)
             registry.forget(row.job.id)
             shutil.rmtree(paths.root, ignore_errors=True)
         finally:

@@ -140,11 +140,21 @@ def resolve(options: Mapping[str, Any], *, workdir: str | Path, environ: Mapping
 
 def registry_dir(option: str | None, *, environ: Mapping[str, str]) -> Path:
     """Return the registry for commands that need no other setting, by the same rules as `resolve`."""
-    layers = [_option_layer({"registry_dir": option}), _environment_layer(environ)]
-    if not any(layer.values.get("registry_dir") for layer in layers):
-        layers.append(_user_layer(user_file()))
-    directory: Path = _value("registry_dir", tuple(layers))[0]
+    directory: Path = _alone("registry_dir", option, environ)
     return directory
+
+
+def broker(option: str | None, *, environ: Mapping[str, str]) -> str | None:
+    """Return the external broker's URL in the same way; None: there is none."""
+    url: str | None = _alone("broker", option, environ)
+    return url
+
+
+def _alone(name: str, option: str | None, environ: Mapping[str, str]) -> Any:
+    layers = [_option_layer({name: option}), _environment_layer(environ)]
+    if not any(layer.values.get(name) for layer in layers):
+        layers.append(_user_layer(user_file()))
+    return _value(name, tuple(layers))[0]
 
 
 def _value(name: str, layers: tuple[_Layer, ...]) -> tuple[Any, str]:

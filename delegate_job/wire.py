@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from delegate_job import mqtt
 from delegate_job.errors import NotStartedError
-from delegate_job.events import REPORTED, Event
+from delegate_job.events import Event
 from delegate_job.mqtt import Address, Connection
 from delegate_job.owner_link import OwnerLink
 from delegate_job.paths import RegistryPaths
@@ -213,10 +213,8 @@ class EmbeddedWire(Wire):
 
     def _forget(self, job_id: str) -> None:
         self.access.revoke(_observer(job_id))
-        for topic in (mqtt.state_topic(job_id), mqtt.owner_topic(job_id)):
+        for topic in mqtt.retained_topics(job_id):
             self._clear(topic)
-        for kind in sorted(REPORTED):
-            self._clear(mqtt.report_topic(job_id, kind))
 
     def stop(self) -> None:
         """Leave, and end the broker."""

@@ -329,3 +329,50 @@ def test_a_dry_run_names_the_broker_and_no_password(place: Place, mosquitto: Mos
         done = place.submit("exit 0", *options, "--dry-run", "--json", env=env)
         assert json.loads(done.stdout)["broker"] == parse_url(mosquitto.url).url()
         assert mosquitto.password not in done.stdout + done.stderr
+
+
+# What is left there
+
+
+def kept(mosquitto: Mosquitto, name: str) -> set[str]:
+    """Return the topics below a job's that the broker keeps a message of."""
+    with Follower(parse_url(mosquitto.url)) as late:
+        late.subscribe(mqtt.job_filter(name), "all/said")
+        # What is kept is told when it is subscribed to, and so before anything else.
+        assert mqtt.publish_once(late.address, [("all/said", b"")]).ok
+        late.await_topic("all/said")
+        return {told.topic for told in late.heard} - {"all/said"}
+
+
+def test_prune_takes_back_what_a_job_left_on_the_broker(place: Place, mosquitto: Mosquitto) -> None:
+    """With the URL and its password the topics of a forgotten job are cleared; those of others stay."""
+    options = ("--broker", mosquitto.url)
+    old = job_id(place.submit(f"{REPORT} completed", *options).stdout)
+    running = job_id(place.run(*place.submit_args(ENDLESS, "--detach", "--close", *options)).stdout)
+    place.await_kind(running, "started")
+    left = {mqtt.state_topic(old), mqtt.report_topic(old, "completed")}
+    wait_until(lambda: left <= kept(mosquitto, old), what="its topics")
+    done = place.run("prune", "--older-than", "0s", "--broker", mosquitto.url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{old}\n", "1 forgotten\n")
+    assert kept(mosquitto, old) == set()
+    assert mqtt.state_topic(running) in kept(mosquitto, running)
+    assert place.run("cancel", running).returncode == 0
+
+
+@pytest.mark.parametrize("way", ["no URL", "another broker", "a broker that is gone"])
+def test_prune_says_where_topics_stay(place: Place, mosquitto: Mosquitto, way: str) -> None:
+    """Jobs are forgotten also when their broker can't be asked; one line says whose topics stay where."""
+    for _ in range(2):
+        place.submit(f"{REPORT} completed", "--broker", mosquitto.url, "--close")
+    options: tuple[str, ...] = ()
+    if way == "another broker":
+        options = ("--broker", f"mqtt://127.0.0.1:{free_port()}")
+    elif way == "a broker that is gone":
+        mosquitto.stop()
+        options = ("--broker", mosquitto.url)
+    done = place.run("prune", "--older-than", "0s", *options)
+    assert (done.returncode, len(done.stdout.split())) == (0, 2)
+    (warning, _) = done.stderr.splitlines()
+    shown = parse_url(mosquitto.url).url()
+    assert warning.startswith(f"warning: the topics of 2 jobs stay on {shown}: ")
+    assert SECRET not in done.stderr
