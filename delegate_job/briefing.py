@@ -75,9 +75,10 @@ def describe(
         instructions_path=Path(spec.log_dir) / INSTRUCTIONS,
         prompt_path=Path(spec.log_dir) / PROMPT,
         agent_dir=job_paths.agent,
+        home=job_paths.home,
         publish_argv=publish,
         hook_argv=_hook_argv(spec, job_paths),
-        environ=environ,
+        environ=scrub(environ),
         session_id=_session_id(job_paths),
     )
     launch = agent.launch(context)
@@ -136,6 +137,10 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
             _write_new(paths.agent / KEY, new_key(), 0o600)
     for file in briefing.launch.files:
         _write_new(paths.agent / file.name, file.content, file.mode)
+    if briefing.launch.home:
+        paths.home.mkdir(mode=0o700, exist_ok=True)
+    for file in briefing.launch.home:
+        _write_new(paths.home / file.name, file.content, file.mode)
     if briefing.in_tmux:
         write_launch_file(
             paths,

@@ -28,6 +28,8 @@ class Option(NamedTuple):
     minimum: int | None = None
     maximum: int | None = None
     hidden: bool = False
+    deniable: bool = False
+    """A flag that may also be given as `--no-…`, which says no; not given, it is None."""
 
 
 class Argument(NamedTuple):
@@ -56,6 +58,12 @@ class Parameter(NamedTuple):
         if not isinstance(self.form, Option):
             return ()
         return self.form.flags or (f"--{self.name.replace('_', '-')}",)
+
+    @property
+    def denials(self) -> tuple[str, ...]:
+        """The words that say no to it."""
+        is_deniable = isinstance(self.form, Option) and self.form.deniable
+        return tuple(f"--no-{flag[2:]}" for flag in self.flags) if is_deniable else ()
 
 
 class _NotPlainError(Exception):
@@ -87,7 +95,7 @@ def read(commands: Mapping[str, Command], argv: Sequence[str]) -> Callable[[], i
 
 
 def _arguments(declared: tuple[Parameter, ...], words: Sequence[str]) -> dict[str, Any]:
-    by_flag = {flag: parameter for parameter in declared for flag in parameter.flags}
+    by_flag = {flag: parameter for parameter in declared for flag in (*parameter.flags, *parameter.denials)}
     given: dict[str, Any] = {}
     loose: list[str] = []
     rest = iter(words)
@@ -98,17 +106,17 @@ def _arguments(declared: tuple[Parameter, ...], words: Sequence[str]) -> dict[st
             flag, equals, value = word.partition("=")
             if flag not in by_flag:
                 raise _NotPlainError
-            given[by_flag[flag].name] = _value(by_flag[flag], value if equals else None, rest)
+            given[by_flag[flag].name] = _value(by_flag[flag], flag, value if equals else None, rest)
         else:
             loose.append(word)
     return given | _positional([each for each in declared if not each.flags], loose)
 
 
-def _value(parameter: Parameter, attached: str | None, rest: Iterator[str]) -> Any:
+def _value(parameter: Parameter, flag: str, attached: str | None, rest: Iterator[str]) -> Any:
     if parameter.kind is bool:
         if attached is not None:
             raise _NotPlainError
-        return True
+        return flag not in parameter.denials
     # The next word, whatever it begins with.
     text = next(rest, None) if attached is None else attached
     if text is None:

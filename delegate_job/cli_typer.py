@@ -68,7 +68,7 @@ def _form(parameter: Parameter) -> Any:
             return typer.Argument(metavar=metavar, help=help_text, show_default=False)
         case Option() as option:
             return typer.Option(
-                *parameter.flags,
+                *_declarations(parameter),
                 metavar=option.metavar,
                 help=option.help,
                 min=option.minimum,
@@ -76,6 +76,12 @@ def _form(parameter: Parameter) -> Any:
                 hidden=option.hidden,
             )
     raise TypeError(f"{parameter.name} is neither an option nor an argument")
+
+
+def _declarations(parameter: Parameter) -> tuple[str, ...]:
+    if not parameter.denials:
+        return parameter.flags
+    return tuple(map("/".join, zip(parameter.flags, parameter.denials, strict=True)))
 
 
 def _handing_on(command: Command) -> Command:

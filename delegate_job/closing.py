@@ -4,6 +4,7 @@ A new owner may do all of it again. Not how processes are ended: that is `launch
 """
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,10 @@ class Close(Duty):
     def _forget_secrets(self) -> None:
         for path in (self._paths.launch, self._paths.environ):
             path.unlink(missing_ok=True)
+        # An agent that stays uses its home, and its runner removes it: by the file that is gone it knows
+        # that the job is done. It looks after it has freed its lock, so one of the two sees the other.
+        if launcher.runner_state(self._paths) is not RunnerState.RUNNING:
+            shutil.rmtree(self._paths.home, ignore_errors=True)
         try:
             known = read_connection(self._paths.connection)
             forgotten = known._replace(broker=None, observer=None, unix_socket=None)

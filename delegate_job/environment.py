@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from delegate_job import runner
+from delegate_job.paths import JobPaths
 
 
 def _names(*lines: str) -> frozenset[str]:
@@ -54,7 +55,11 @@ def without_passwords(environ: Mapping[str, str]) -> dict[str, str]:
 
 def scrub(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment less what must not reach an agent: the outer terminal, agent and job."""
-    return {name: value for name, value in environ.items() if name not in _NOT_FOR_AN_AGENT}
+    outer = os.path.dirname(environ.get("DELEGATE_JOB_CONNECTION", ""))  # noqa: PTH120 - a text of any bytes
+    homes = {str(JobPaths(Path(outer)).home)} if outer else set()  # which goes with the outer job
+    return {
+        name: value for name, value in environ.items() if name not in _NOT_FOR_AN_AGENT and value not in homes
+    }
 
 
 def limits() -> dict[str, int]:

@@ -104,7 +104,7 @@ class Submit:
         self._planned = planned
         self._as_json = as_json
         self._detach = detach
-        self._output = SubmitOutput(as_json=as_json)
+        self._output = SubmitOutput(as_json=as_json, plain=planned.spec.ci)
 
     def run(self) -> int:
         """Register the job, or join the one with the same operation id, and return the exit code."""
@@ -283,6 +283,7 @@ def _dry_document(spec: JobSpec, paths: RegistryPaths, brief: briefing.Briefing)
         job.connection,
         job.prompt,
         *(job.agent / file.name for file in brief.launch.files),
+        *(job.home / file.name for file in brief.launch.home),
         *(job.agent / name for name in brief.hook_files),
     ]
     logs = [f"{spec.log_dir}/{name}" for name in (briefing.PROMPT, briefing.INSTRUCTIONS)]

@@ -79,6 +79,8 @@ class JobSpec(NamedTuple):
     """A turn that ends without a report goes to the check, as a claim would."""
     startup_timeout: float = 30.0
     """For the first hook of an agent that has one; 0: no limit."""
+    ci: bool = False
+    """Nobody is there: an agent that has a configuration gets one of its own, in which no dialog opens."""
     on_event: tuple[str, ...] = ()
     operation_id: str | None = None
     retry_of: str | None = None

@@ -103,13 +103,15 @@ def print_json_array(documents: Iterable[dict[str, Any]]) -> None:
 class SubmitOutput:
     """Shows a foreground submit: lines on stdout, warnings on stderr, and a live line on a terminal.
 
-    With `as_json` the lines go to stderr and stdout is left to the finished job's object.
+    With `as_json` the lines go to stderr and stdout is left to the finished job's object. `plain` is for a
+    terminal that is a CI system's log: no live line and no colours.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, plain: bool = False) -> None:
         self._stream = sys.stderr if as_json else sys.stdout
-        self._live = sys.stderr if sys.stderr.isatty() and self._stream.isatty() else None
-        self._colours = has_colours(self._stream)
+        is_seen = sys.stderr.isatty() and self._stream.isatty() and not plain
+        self._live = sys.stderr if is_seen else None
+        self._colours = has_colours(self._stream) and not plain
         self._job: Job | None = None
 
     def registered(self, job: Job, attach: str | None) -> None:

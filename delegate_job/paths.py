@@ -178,6 +178,11 @@ class JobPaths(NamedTuple):
         return self.root / "agent"
 
     @property
+    def home(self) -> Path:
+        """The agent's private home with `--ci`; may hold secrets, removed when job and agent have ended."""
+        return self.root / "home"
+
+    @property
     def control(self) -> Path:
         """What the runner and users' commands say."""
         return self.root / "control.jsonl"

@@ -168,7 +168,21 @@ def _see_through(job_dir: str, agent: int, lock: int, go: int, failure: int) -> 
         watch.look()
     if tree.wait_until_empty(0):
         os.pwrite(lock, f"{ENDED}\n".encode(), os.fstat(lock).st_size)
+        os.close(lock)
+        _forget_home(job_dir)
     return exit_code or 0
+
+
+def _forget_home(job_dir: str) -> None:
+    """Remove the agent's private home if the job is done: its owner has left it to an agent that stayed.
+
+    Called with the lock free, so that an owner that comes later sees that nobody needs the home.
+    """
+    home = f"{job_dir}/home"
+    if os.path.isdir(home) and not os.path.exists(f"{job_dir}/environ.json"):  # noqa: PTH110, PTH112 - as above
+        import shutil
+
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _record(lock: int, agent: int) -> str | None:

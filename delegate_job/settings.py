@@ -1,6 +1,7 @@
 """What a job is run with: option, environment, the work dir's file, the user's file, default; in that order.
 
-Not how options are declared, and nothing about a job itself; each value says where it came from.
+Not how options are declared, and nothing about a job itself; each value says where it came from. `--ci`,
+which a CI system's `CI=true` stands for, changes what is default.
 
 A work dir is hostile ground. Its `.delegate-job.toml` may come with a cloned repository, so it can set limits
 and choose among the agents that the user already has; whatever would start a program of its own is refused.
@@ -22,6 +23,8 @@ from delegate_job.settings_files import nearest, read_table
 WORKDIR_FILE = ".delegate-job.toml"
 USER_FILE = "config.toml"
 ENVIRONMENT = "DELEGATE_JOB_"
+CI_VARIABLE = "CI"
+"""What CI systems set to `true` (GitHub, GitLab and others) or `1`; any other value says nothing."""
 
 _AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -48,6 +51,7 @@ class Settings(NamedTuple):
     accept_silent_stop: bool
     startup_timeout: float
     """0: off."""
+    ci: bool
     on_event: tuple[str, ...]
     registry_dir: Path
     agents: Mapping[str, tuple[str, ...]]
@@ -89,6 +93,7 @@ _KEYS: Mapping[str, _Key] = MappingProxyType(
         "fail_on_input": _Key(values.flag, lambda: False, in_workdir=True),
         "accept_silent_stop": _Key(values.flag, lambda: False),
         "startup_timeout": _Key(values.seconds_or_none, lambda: 30.0, in_workdir=True),
+        "ci": _Key(values.flag, lambda: False),
         "on_event": _Key(values.words, tuple, secret=True),
         "registry_dir": _Key(values.directory, default_registry, is_path=True),
     }
@@ -104,6 +109,10 @@ class _Layer(NamedTuple):
     source: Callable[[str], str]
     label: Callable[[str], str]
     values: Mapping[str, Any]
+
+
+_CI_PROFILE = _Layer(lambda _: "--ci", lambda _: "--ci", {"close": True, "fail_on_input": True})
+"""The defaults of a job at which nobody looks."""
 
 
 def user_file() -> Path | None:
@@ -122,7 +131,8 @@ def resolve(options: Mapping[str, Any], *, workdir: str | Path, environ: Mapping
     user = _user_layer(at_user)
     local = _workdir_layer(at_workdir, at_user)
     agents = _agents(user.values.get("agents", {}), at_user)
-    layers = (_option_layer(options), _environment_layer(environ), local, user)
+    said = (_option_layer(options), _environment_layer(environ), local, user, _ci_system_layer(environ))
+    layers = (*said, _CI_PROFILE) if _value("ci", said)[0] else said
     found = {name: _value(name, layers) for name in _KEYS}
     chosen = {name: value for name, (value, _) in found.items()}
     sources = {name: source for name, (_, source) in found.items()}
@@ -191,6 +201,12 @@ def _environment_layer(environ: Mapping[str, str]) -> _Layer:
     # An empty variable is one that is not set: so CI systems hand on what they do not know.
     given = {name: raw for name in _KEYS if (raw := environ.get(_variable(name)))}
     return _Layer(lambda name: f"environment {_variable(name)}", _variable, given)
+
+
+def _ci_system_layer(environ: Mapping[str, str]) -> _Layer:
+    is_ci = environ.get(CI_VARIABLE, "").strip().lower() in {"true", "1"}
+    place = f"environment {CI_VARIABLE}"
+    return _Layer(lambda _: place, lambda _: place, {"ci": True} if is_ci else {})
 
 
 def _user_layer(path: Path | None) -> _Layer:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from delegate_job import journal, locks
 from delegate_job.agents import agent_named, agent_of
-from delegate_job.agents.base import Agent
+from delegate_job.agents.base import Agent, Wanted
 from delegate_job.agents.instructions import prompt_text
 from delegate_job.audit import DEFAULT_PARENT, AuditDir
 from delegate_job.bare import sha256
-from delegate_job.environment import write_environ
+from delegate_job.environment import scrub, write_environ
 from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobSpec
@@ -93,7 +93,7 @@ def plan(request: Request) -> Planned:
         configured=settings.agents,
         environ=request.environ,
     )
-    _check_agent(agent, request.environ, workdir, settings.permission_mode)
+    _check_agent(agent, request.environ, workdir, Wanted(settings.permission_mode, settings.ci))
     address = None if settings.broker is None else parse_url(settings.broker)
     spec = JobSpec(
         id=job_id,
@@ -116,6 +116,7 @@ def plan(request: Request) -> Planned:
         fail_on_input=settings.fail_on_input,
         accept_silent_stop=settings.accept_silent_stop,
         startup_timeout=settings.startup_timeout,
+        ci=settings.ci,
         on_event=settings.on_event,
         operation_id=request.operation_id,
         broker=None if address is None else address.url(),
@@ -135,7 +136,7 @@ def plan_again(row: Row, *, prompt: bytes, environ: Mapping[str, str], broker: s
             hint="give --broker URL again",
         )
     workdir, agent = checked_workdir(old.workdir), agent_of(old)
-    _check_agent(agent, environ, workdir, old.permission_mode)
+    _check_agent(agent, environ, workdir, Wanted(old.permission_mode, old.ci))
     address = None if broker is None else parse_url(broker)
     spec = old._replace(
         id=job_id,
@@ -172,8 +173,8 @@ def checked_workdir(path: str) -> str:
     return workdir
 
 
-def _check_agent(agent: Agent, environ: Mapping[str, str], workdir: str, permission_mode: str | None) -> None:
-    problem = agent.problem(environ, workdir, permission_mode)
+def _check_agent(agent: Agent, environ: Mapping[str, str], workdir: str, wanted: Wanted) -> None:
+    problem = agent.problem(scrub(environ), workdir, wanted)
     if problem:
         raise NotStartedError(f"agent {agent.name}: {problem}")
     if agent.in_tmux and (problem := Tmux.missing()):

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegate_job.agents import BUILT_IN, agent_named, agent_of, instructions
-from delegate_job.agents.base import PERMISSION_MODES, Agent, Context, Launch
+from delegate_job.agents.base import PERMISSION_MODES, Agent, Context, Launch, Wanted
 from delegate_job.agents.codex import trusted_hash
 from delegate_job.agents.instructions import ARGUMENT_LIMIT, as_argument, compose, prompt_text, to_bytes
 from delegate_job.errors import NotStartedError, UsageError
@@ -26,6 +26,7 @@ from delegate_job.job import JobSpec, Verdict
 
 PUBLISH = ("/opt/dj/delegate-job", "publish")
 HOOK = ("/opt/python", "-I", "/o'dd $(x)/hook.py", "agent", "4f3a9b2c")
+HOME = Path("/registry/jobs/4f3a9b2c/home")
 SPEC = JobSpec(
     id="4f3a9b2c",
     agent="codex",
@@ -36,7 +37,9 @@ SPEC = JobSpec(
 )
 
 
-def context(spec: JobSpec = SPEC, *, prompt: str = "Do it.", publish: tuple[str, ...] = PUBLISH) -> Context:
+def context(
+    spec: JobSpec = SPEC, *, prompt: str = "Do it.", publish: tuple[str, ...] = PUBLISH, **environ: str
+) -> Context:
     """Return what an agent is given for a job."""
     return Context(
         spec=spec,
@@ -44,6 +47,8 @@ def context(spec: JobSpec = SPEC, *, prompt: str = "Do it.", publish: tuple[str,
         instructions_path=Path(spec.log_dir) / "instructions.md",
         prompt_path=Path(spec.log_dir) / "prompt.md",
         agent_dir=Path("/registry/jobs/4f3a9b2c/agent"),
+        home=HOME,
+        environ=environ,
         publish_argv=publish,
     )
 
@@ -507,17 +512,89 @@ def test_template_program_is_looked_for_where_it_runs(tmp_path: Path) -> None:
     assert agent.problem({}, str(tmp_path)) is None
 
 
+IN_CI = SPEC._replace(agent="claude-code", ci=True)
+
+
+def test_claude_in_ci_has_a_home_of_its_own() -> None:
+    """With --ci its home is the job's, private, and in it each question of a first start is answered."""
+    launch = agent_named("claude-code").launch(context(IN_CI, ANTHROPIC_API_KEY="k" * 30 + "z" * 20))
+    assert launch.env["CLAUDE_CONFIG_DIR"] == str(HOME)
+    (file,) = launch.home
+    assert (file.name, file.mode) == (".claude.json", 0o600)
+    known = json.loads(file.content)
+    assert known["hasCompletedOnboarding"]
+    assert known["customApiKeyResponses"]["approved"] == ["z" * 20]
+    assert known["projects"]["/a project"]["hasTrustDialogAccepted"]
+    assert launch.argv.index("--strict-mcp-config") < launch.argv.index("--")
+
+
+@pytest.mark.parametrize(
+    ("git", "known"),
+    [
+        (b"gitdir: /main/.git/worktrees/tree\n", "/main"),
+        (b"gitdir: ../main/.git/worktrees/tree", "{}/../main"),
+        (b"gitdir: ../.git/modules/tree\n", "{}"),
+        (b"gitdir: /worktrees/x", "{}"),
+        (b"", "{}"),
+        (b"\xff\0\n" * 9999, "{}"),
+        (None, None),
+    ],
+)
+def test_claude_in_ci_knows_the_repository(tmp_path: Path, git: bytes | None, known: str | None) -> None:
+    """It files a work dir under its git repository's root, of a worktree under the main one's."""
+    (tmp_path / "inner").mkdir()
+    if git is not None:
+        (tmp_path / ".git").write_bytes(git)
+    spec = IN_CI._replace(workdir=str(tmp_path / "inner"))
+    (file,) = agent_named("claude-code").launch(context(spec)).home
+    expected = [known.format(tmp_path)] if known else []
+    assert list(json.loads(file.content)["projects"]) == [spec.workdir, *expected]
+
+
+def test_claude_keeps_the_home_that_its_user_has_chosen() -> None:
+    """Without --ci, and with a CLAUDE_CONFIG_DIR in the environment, there is no home of the job's."""
+    for told in (context(), context(IN_CI, CLAUDE_CONFIG_DIR="/home/me/claude")):
+        launch = agent_named("claude-code").launch(told)
+        assert (dict(launch.env), launch.home) == ({}, ())
+        assert "--strict-mcp-config" not in launch.argv
+
+
+@pytest.mark.parametrize(
+    ("variable", "is_login"),
+    [
+        ("ANTHROPIC_API_KEY", True),
+        ("ANTHROPIC_AUTH_TOKEN", True),
+        ("CLAUDE_CODE_OAUTH_TOKEN", True),
+        ("CLAUDE_CODE_USE_BEDROCK", True),
+        ("CLAUDE_CONFIG_DIR", True),
+        ("ANTHROPIC_BASE_URL", False),
+        ("OPENAI_API_KEY", False),
+    ],
+)
+def test_claude_in_ci_needs_a_login_in_the_environment(
+    tmp_path: Path, variable: str, *, is_login: bool
+) -> None:
+    """A secret that did not arrive (an empty variable) is told before anything starts."""
+    program(tmp_path, "claude")
+    environ = {"PATH": str(tmp_path), variable: "x"}
+    agent: Agent = agent_named("claude-code")
+    problem = agent.problem(environ, "/", Wanted(ci=True))
+    assert problem is None if is_login else "ANTHROPIC_API_KEY" in str(problem)
+    assert agent.problem({**environ, variable: ""}, "/", Wanted(ci=True)) is not None
+    assert agent.problem({**environ, variable: ""}, "/") is None
+
+
 def test_claude_refuses_all_as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`all` as root is a problem before the launch, unless the user says that it is a sandbox."""
     program(tmp_path, "claude")
     environ = {"PATH": str(tmp_path)}
     agent: Agent = agent_named("claude-code")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert "as root" in (agent.problem(environ, "/", "all") or "")
-    assert agent.problem({**environ, "IS_SANDBOX": "1"}, "/", "all") is None
-    assert agent.problem(environ, "/", "auto") is None
+    assert "as root" in (agent.problem(environ, "/", Wanted("all")) or "")
+    assert agent.problem({**environ, "IS_SANDBOX": "1"}, "/", Wanted("all")) is None
+    assert agent.problem(environ, "/", Wanted("auto")) is None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert agent.problem(environ, "/", "all") is None
+    assert agent.problem(environ, "/", Wanted("all")) is None
 
 
 # -- the task

@@ -51,7 +51,7 @@ def told(declared: Parameter) -> st.SearchStrategy[Line]:
         return st.lists(values, max_size=3 if declared.is_list else 1)
     flag = st.sampled_from(declared.flags)
     if declared.kind is bool:
-        return flag.map(lambda word: [word])
+        return st.sampled_from([*declared.flags, *declared.denials]).map(lambda word: [word])
     apart = st.tuples(flag, values).map(list)
     return apart | st.tuples(flag, values).map(lambda both: ["=".join(both)])
 
@@ -110,16 +110,19 @@ def test_what_is_read_without_typer_is_what_typer_reads(line: Line) -> None:
         expected = by_typer(line, monkeypatch)
     bound = inspect.signature(plain.func).bind(**plain.keywords)
     bound.apply_defaults()
-    # typer gives an empty list where the commands say None: they take both for nothing.
     assert expected is not None
-    assert {name: value or None for name, value in bound.arguments.items()} == {
-        name: value or None for name, value in expected.items()
-    }
+    assert _told(bound.arguments) == _told(expected)
+
+
+def _told(arguments: dict[str, Any]) -> dict[str, Any]:
+    # typer gives an empty list where the commands say None: they take both for nothing.
+    return {name: None if value == [] else value for name, value in arguments.items()}
 
 
 PLAIN = [
     ["submit", "--agent", "codex", "--prompt", "-x", "--workdir=.", "--close", "--max-parallel", "3"],
     ["submit", "--prompt", "a", "--", "--model", "x"],
+    ["submit", "--prompt", "a", "--ci", "--no-close", "--no-fail-on-input"],
     ["status", "abc", "--json"],
     ["list", "--state", "waiting", "--limit", "20"],
     ["wait", "a", "b", "--any", "--timeout", "5"],
@@ -144,6 +147,8 @@ NOT_PLAIN = [
     ["submit", "--prompt"],
     ["submit", "--max-parallel", "-1"],
     ["submit", "--json=yes"],
+    ["submit", "--no-json"],
+    ["submit", "--no-ci=yes"],
     ["list", "--state", "asleep"],
     ["list", "--limit", "0"],
     ["cancel"],

@@ -68,7 +68,7 @@ def test_defaults(home: Home) -> None:
         600,
     )
     assert (found.close, found.fail_on_input, found.command, found.on_event) == (False, False, (), ())
-    assert (found.accept_silent_stop, found.startup_timeout) == (False, 30)
+    assert (found.accept_silent_stop, found.startup_timeout, found.ci) == (False, 30, False)
     assert {
         found.model,
         found.permission_mode,
@@ -124,6 +124,7 @@ def test_every_setting_has_a_variable(home: Home) -> None:
         DELEGATE_JOB_LOGS_DIR="/logs",
         DELEGATE_JOB_ACCEPT_SILENT_STOP="yes",
         DELEGATE_JOB_STARTUP_TIMEOUT="0",
+        DELEGATE_JOB_CI="on",
         DELEGATE_JOB_NONSENSE="x",
     )
     assert found == Settings(
@@ -142,12 +143,43 @@ def test_every_setting_has_a_variable(home: Home) -> None:
         fail_on_input=False,
         accept_silent_stop=True,
         startup_timeout=0,
+        ci=True,
         on_event=("notify-send", "x"),
         registry_dir=Path.cwd() / "reg",
         agents={},
         sources=found.sources,
     )
     assert not {"default", "option"} & set(found.sources.values())
+
+
+def test_ci_changes_what_is_default(home: Home) -> None:
+    """With --ci a job ends when a person is needed, its session with it, unless somebody says otherwise."""
+    found = home.resolve({"ci": True})
+    assert (found.ci, found.close, found.fail_on_input) == (True, True, True)
+    assert (found.sources["close"], found.sources["ci"]) == ("--ci", "option")
+    said = home.resolve({"ci": True, "close": False}, DELEGATE_JOB_FAIL_ON_INPUT="no")
+    assert (said.close, said.fail_on_input) == (False, False)
+    home.local.write_text("close = false\n")
+    home.config.write_text("fail_on_input = false\nci = true\n")
+    said = home.resolve()
+    assert (said.ci, said.close, said.fail_on_input) == (True, False, False)
+
+
+@pytest.mark.parametrize("word", ["true", "1", "True"])
+def test_a_ci_system_is_seen(home: Home, word: str) -> None:
+    """What CI systems set turns --ci on, and each word of the user's turns it off."""
+    found = home.resolve(CI=word)
+    assert (found.ci, found.close, found.sources["ci"]) == (True, True, "environment CI")
+    assert not home.resolve({"ci": False}, CI=word).close
+    assert not home.resolve(CI=word, DELEGATE_JOB_CI="0").ci
+    home.config.write_text("ci = false\n")
+    assert not home.resolve(CI=word).ci
+
+
+@pytest.mark.parametrize("word", ["", "false", "0", "woodpecker"])
+def test_other_words_are_no_ci_system(home: Home, word: str) -> None:
+    """Only true and 1 say that nobody is there."""
+    assert not home.resolve(CI=word).ci
 
 
 def test_empty_variable_is_none(home: Home) -> None:
@@ -351,6 +383,7 @@ def test_work_dir_sets_limits(home: Home) -> None:
         "registry-dir = '.'",
         "agent-session = 'tmux:x'",
         "notify = {}",
+        "ci = true",
         "[agents.claude]\ncommand = 'touch INJECTED'",
     ],
 )

@@ -8,7 +8,7 @@ Seen in aider-chat 0.86.2 on Debian 12, unless a line says otherwise.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from delegate_job.agents.base import Agent, Context, Launch, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, Launch, Wanted, missing_program
 
 _PROGRAM = "aider"
 # Nothing that asks, looks for news, tells home or edits `.gitignore`, before the work begins.
@@ -39,9 +39,7 @@ class Aider(NamedTuple):
             argv += ["--model", spec.model]
         return Launch((*argv, *spec.agent_args, "--message-file", str(context.instructions_path)))
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
-    ) -> str | None:
+    def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether `aider` is missing."""
         hint = "install it with: pipx install aider-chat"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)

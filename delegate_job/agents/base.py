@@ -17,10 +17,10 @@ PERMISSION_MODES = ("ask", "edits", "auto", "all")
 
 
 class File(NamedTuple):
-    """A file of this run, to be written into the job's `agent/` directory before the launch."""
+    """A file of this run, to be written into a directory of the job's before the launch."""
 
     name: str
-    """Relative to the `agent/` directory, without a directory of its own."""
+    """Relative to the directory it is meant for, without one of its own."""
     content: bytes
     mode: int = 0o600
 
@@ -35,6 +35,8 @@ class Launch(NamedTuple):
     """Run without a shell, in the work dir. Holds the prompt, therefore not in the repr."""
     env: Mapping[str, str] = MappingProxyType({})
     files: tuple[File, ...] = ()
+    home: tuple[File, ...] = ()
+    """Files for `Context.home`, which is there when the agent starts if there is one of them."""
 
     def __repr__(self) -> str:
         return f"Launch(files={self.files})"
@@ -52,18 +54,33 @@ class Context(NamedTuple):
     """The file that holds the bare task."""
     agent_dir: Path
     """Where the caller writes `Launch.files`."""
+    home: Path
+    """Where the caller writes `Launch.home`: a directory for this job's own configuration of the agent, which
+    goes when both have ended."""
     publish_argv: tuple[str, ...]
     """The command that reports, with absolute paths, up to and including `publish`."""
     hook_argv: tuple[str, ...] = ()
     """The command of a hook; the native event's name is to follow. () where no hook can be told a path of the
     job: give none then. Run without a shell where the agent can, else quoted with `shlex.join`."""
     environ: Mapping[str, str] = MappingProxyType({})
-    """The environment of the submit: where the agent's own configuration is. Holds secrets."""
+    """What the agent gets of the submit's environment: where its own configuration is. Holds secrets."""
     session_id: str = ""
     """The agent's own session that its hooks last told of: one to resume. Empty before the first launch."""
 
     def __repr__(self) -> str:
         return f"Context({self.spec.id})"
+
+
+class Wanted(NamedTuple):
+    """How an agent is to run, as far as that may keep it from starting."""
+
+    permission_mode: str | None = None
+    """One of PERMISSION_MODES; None: the user's own default."""
+    ci: bool = False
+    """In the CI profile (`JobSpec.ci`)."""
+
+
+AS_IT_IS = Wanted()
 
 
 class Agent(Protocol):
@@ -84,9 +101,7 @@ class Agent(Protocol):
     def launch(self, context: Context, /) -> Launch:
         """Describe the start of this agent for one job."""
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, permission_mode: str | None = None, /
-    ) -> str | None:
+    def problem(self, environ: Mapping[str, str], workdir: str, wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Return one sentence on what keeps it from starting and what to do, or None."""
 
 

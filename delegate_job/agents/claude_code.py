@@ -1,7 +1,7 @@
 """Claude Code: its argv, its permission modes, and the settings of one run, with its hooks.
 
-Not what its hooks mean (`agent_hooks.claude_code`), and not its first-run dialogs: trust of the work dir is
-the user's to give.
+Not what its hooks mean (`agent_hooks.claude_code`). Its first-run dialogs are answered with `--ci` alone, in
+a home of the job's own; else trust of the work dir is the user's to give.
 
 Seen in claude-code 2.1.330 on Debian 12, unless a line says otherwise.
 """
@@ -11,10 +11,11 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import Agent, Context, File, Launch, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, File, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument, report_command
 
 _PROGRAM = "claude"
@@ -45,6 +46,10 @@ _ASYNC = (
 _CHOOSES_SESSION = frozenset(
     {"--resume", "-r", "--continue", "-c", "--session-id", "--fork-session", "--from-pr"}
 )
+_HOME = "CLAUDE_CONFIG_DIR"
+# The variables by which it has a login, whichever way: ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN,
+# CLAUDE_CODE_OAUTH_TOKEN, CLAUDE_CODE_USE_BEDROCK and more of their kinds.
+_LOGIN = re.compile(r"ANTHROPIC_\w*(KEY|TOKEN)\w*|CLAUDE_CODE_(OAUTH|USE)_\w+", re.ASCII)
 # What may stand in `Bash(…:*)` and still mean itself: parentheses, `*` and quotes do not.
 _PLAIN = re.compile(r"[\w./@%+=, -]+", re.ASCII)
 
@@ -73,19 +78,75 @@ class ClaudeCode(NamedTuple):
         if spec.model is not None:
             argv += ["--model", spec.model]
         settings = File(_SETTINGS, json.dumps(_settings(context), indent=2).encode())
-        return Launch((*argv, *spec.agent_args, "--", told), files=(settings,))
+        if not _is_at_home(context):
+            return Launch((*argv, *spec.agent_args, "--", told), files=(settings,))
+        # The servers of a repository's .mcp.json are asked about in a dialog: there are none.
+        argv.append("--strict-mcp-config")
+        env = {_HOME: str(context.home), "DISABLE_AUTOUPDATER": "1"}
+        return Launch((*argv, *spec.agent_args, "--", told), env, (settings,), (_known(context),))
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, permission_mode: str | None = None, /
-    ) -> str | None:
-        """Say whether `claude` is missing, or refuses what is asked: it bypasses no permissions as root.
+    def problem(self, environ: Mapping[str, str], workdir: str, wanted: Wanted = AS_IT_IS, /) -> str | None:
+        """Say whether `claude` is missing, has no login, or refuses what is asked.
 
-        As root it exits 1 with "cannot be used with root/sudo", unless `IS_SANDBOX=1`.
+        It bypasses no permissions as root: exit 1, "cannot be used with root/sudo", unless `IS_SANDBOX=1`.
+        With `--ci` it can't use the user's own login, and would ask for one.
         """
-        if permission_mode == "all" and os.geteuid() == 0 and environ.get("IS_SANDBOX") != "1":
+        if wanted.ci and not environ.get(_HOME) and not _has_login(environ):
+            return "no key in the environment, which --ci needs; set ANTHROPIC_API_KEY, or say --no-ci"
+        if wanted.permission_mode == "all" and os.geteuid() == 0 and environ.get("IS_SANDBOX") != "1":
             return "claude refuses --permission-mode all as root; use auto, or IS_SANDBOX=1 in a container"
         hint = "install it with: npm install -g @anthropic-ai/claude-code"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)
+
+
+def _is_at_home(context: Context) -> bool:
+    """Say whether it has a home of the job's: with `--ci`, unless its user has chosen one by its variable."""
+    return context.spec.ci and not context.environ.get(_HOME)
+
+
+def _has_login(environ: Mapping[str, str]) -> bool:
+    return any(value and _LOGIN.fullmatch(name) for name, value in environ.items())
+
+
+def _known(context: Context) -> File:
+    """Return the file of a home in which each question of a first start is answered.
+
+    The theme and the login, the trust of the work dir, the key of the environment (it keeps the last 20
+    characters of one) and texts that CLAUDE.md imports from elsewhere (which it then leaves out).
+    """
+    project = {
+        "hasTrustDialogAccepted": True,
+        "hasClaudeMdExternalIncludesApproved": False,
+        "hasClaudeMdExternalIncludesWarningShown": True,
+    }
+    key = context.environ.get("ANTHROPIC_API_KEY", "")
+    known = {
+        "hasCompletedOnboarding": True,
+        "projects": dict.fromkeys(_projects(context.spec.workdir), project),
+        "customApiKeyResponses": {"approved": [key[-20:]] if key else [], "rejected": []},
+    }
+    return File(".claude.json", json.dumps(known).encode())
+
+
+def _projects(workdir: str) -> list[str]:
+    """Return the directories by which it may know the work dir: itself, and its git repository's root.
+
+    Of a worktree that is the root of the main one.
+    """
+    place = Path(os.path.realpath(workdir))
+    roots = (_git_root(each) for each in (place, *place.parents))
+    return [str(place), *map(str, filter(None, roots))][:2]
+
+
+def _git_root(directory: Path) -> Path | None:
+    git = directory / ".git"
+    if not git.is_file():
+        return directory if git.is_dir() else None
+    # gitrepository-layout(5): "gitdir: " and where this worktree's own files are, .git/worktrees/NAME.
+    with git.open("rb") as file:
+        named = directory / os.fsdecode(file.read(4096).removeprefix(b"gitdir:").strip())
+    above = named.parents[2:3] if named.parent.name == "worktrees" else ()
+    return next(iter(above), directory)
 
 
 def _session(context: Context) -> tuple[str, ...]:
@@ -112,6 +173,8 @@ def _settings(context: Context) -> dict[str, object]:
     if _PLAIN.fullmatch(shlex.join(context.publish_argv)):
         # A prefix rule is no hole: `… && other` still asks in `manual` and is denied in `dontAsk`.
         settings["permissions"] = {"allow": [f"Bash({report}:*)"]}
+    if _is_at_home(context):
+        settings["disableDeepLinkRegistration"] = "disable"  # else it tells the user's desktop of itself
     if context.spec.permission_mode == "all":
         # The user chose it by name; without this a dialog asks again, with "No, exit" selected.
         settings["skipDangerousModePermissionPrompt"] = True

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import Agent, Context, Launch, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument
 from delegate_job.job import JobSpec
 
@@ -69,9 +69,7 @@ class Codex(NamedTuple):
             argv += ["--model", spec.model]
         return Launch((*argv, *spec.agent_args, "--", *([context.session_id] if resumes else []), told))
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
-    ) -> str | None:
+    def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether `codex` is missing."""
         hint = "install it with: npm install -g @openai/codex"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)

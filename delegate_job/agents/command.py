@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from delegate_job.agents.base import Context, Launch, missing_program
+from delegate_job.agents.base import AS_IT_IS, Context, Launch, Wanted, missing_program
 
 _PLACEHOLDER = re.compile(r"\{(prompt_file|instructions_file|job_id)\}")
 
@@ -29,9 +29,7 @@ class CommandAgent(NamedTuple):
         filled = tuple(_fill(argument, values) for argument in self.template)
         return Launch((*filled, *context.spec.agent_args))
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
-    ) -> str | None:
+    def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether the program is missing; a path in a template is relative to the work dir it runs in."""
         return missing_program(self.template[0], environ, workdir)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import Agent, Context, File, Launch, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, File, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument
 
 _PROGRAM = "gemini"
@@ -52,9 +52,7 @@ class Gemini(NamedTuple):
         env = {"GEMINI_CLI_SYSTEM_DEFAULTS_PATH": str(context.agent_dir / _SETTINGS)}
         return Launch((*argv, *spec.agent_args, "-i", told), env, (settings,))
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
-    ) -> str | None:
+    def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether `gemini` is missing."""
         hint = "install it with: npm install -g @google/gemini-cli"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)

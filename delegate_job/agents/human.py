@@ -6,7 +6,7 @@ Nothing is started, in tmux or elsewhere; who submits prints the instructions.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from delegate_job.agents.base import Agent, Context, Launch
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, Launch, Wanted
 
 
 class Human(NamedTuple):
@@ -21,7 +21,7 @@ class Human(NamedTuple):
         return Launch(())
 
     def problem(
-        self, _environ: Mapping[str, str], _workdir: str, _permission_mode: str | None = None, /
+        self, _environ: Mapping[str, str], _workdir: str, _wanted: Wanted = AS_IT_IS, /
     ) -> str | None:
         """Nothing keeps a person from starting."""
         return None

@@ -11,7 +11,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import Agent, Context, File, Launch, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, File, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument, report_command
 
 _PROGRAM = "opencode"
@@ -59,9 +59,7 @@ class OpenCode(NamedTuple):
         env = {_CONFIG: json.dumps(config), _OF_THE_USER: users}
         return Launch((*argv, *spec.agent_args, "--prompt", told), env, plugin)
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
-    ) -> str | None:
+    def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether `opencode` is missing, or has a variable to which nothing can be added."""
         if _parsed(_of_the_user(environ)) is None:
             return f"{_CONFIG} is no JSON object, so that nothing can be added to it; unset it or mend it"

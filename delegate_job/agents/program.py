@@ -6,7 +6,7 @@ Not for a program that needs more than that; `--agent command` takes a whole arg
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from delegate_job.agents.base import Context, Launch, missing_program
+from delegate_job.agents.base import AS_IT_IS, Context, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument
 
 
@@ -22,8 +22,6 @@ class ProgramAgent(NamedTuple):
         told = as_argument(context.instructions, context.instructions_path, job_id=context.spec.id)
         return Launch((self.name, *context.spec.agent_args, told))
 
-    def problem(
-        self, environ: Mapping[str, str], workdir: str, _permission_mode: str | None = None, /
-    ) -> str | None:
+    def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether the program is missing."""
         return missing_program(self.name, environ, workdir)

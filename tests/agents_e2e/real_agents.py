@@ -165,6 +165,11 @@ def _claude(place: Place, model: ModelStub) -> Mapping[str, str]:
         "customApiKeyResponses": {"approved": [key[-20:]], "rejected": []},
     }
     (place.home / ".claude.json").write_text(json.dumps(known))
+    return claude_variables(model)
+
+
+def claude_variables(model: ModelStub) -> Mapping[str, str]:
+    """Return by what claude finds the stub, and leaves the rest of the world alone."""
     return {
         "ANTHROPIC_BASE_URL": model.url,
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
