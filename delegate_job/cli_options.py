@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import EnumType
 from functools import partial
 from types import NoneType
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, get_args
+
+from delegate_job.errors import UsageError
 
 Command = Callable[..., int]
 """A function of the options and arguments that its annotations declare; it returns an exit code."""
@@ -41,6 +43,19 @@ class Argument(NamedTuple):
 
 class Unparsed(NamedTuple):
     """The command reads all its words itself."""
+
+
+RegistryDir = Annotated[str | None, Option("Where jobs are kept.", "DIR")]
+AsJson = Annotated[bool, Option("Print JSON for programs.", flags=("--json",))]
+JobId = Annotated[str, Argument("A job's id, its beginning, or @last.", "ID")]
+JobOption = Annotated[str | None, Option("The same as ID.", "ID")]
+
+
+def one_job(job_id: str | None, job: str | None) -> str:
+    """Return the one job that is named, as an argument or by `--job`; UsageError otherwise."""
+    if (job_id is None) == (job is None):
+        raise UsageError("name one job", hint="its id, the beginning of it, or @last")
+    return job_id or job or ""
 
 
 class Parameter(NamedTuple):
