@@ -1,6 +1,7 @@
 """Answers to an agent's dialogs, and texts typed into its session: from other terminals, with a receipt.
 
-The dialog's own hook hands an answer on (`hook_answer`); nothing is typed into a dialog here.
+The dialog's own hook hands an answer on (`hook_answer`) where the agent has one that waits. Elsewhere a key
+does, which is pressed by `dialog_keys`, not here.
 """
 
 import time
@@ -9,10 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from delegate_job import journal, locks
+from delegate_job import dialog_keys, journal, locks
+from delegate_job.agents import dialog_of
+from delegate_job.agents.base import Dialog as AgentsDialog
 from delegate_job.errors import RegistryError, UsageError
 from delegate_job.events import Kind
-from delegate_job.hook_state import OVER, HookState
+from delegate_job.hook_state import DIALOG, OVER, HookState
 from delegate_job.job import JobState
 from delegate_job.receipt import press_enter
 from delegate_job.registry import Registry
@@ -25,12 +28,19 @@ TAKEN_WITHIN = 5.0
 
 
 class Dialog(NamedTuple):
-    """A dialog whose hook waits for an answer."""
+    """A dialog that can be answered: by its hook, which waits, or by a key."""
 
     path: Path
     request: str
     what: str
+    by_key: bool
+    shows: str
     questions: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @property
+    def key(self) -> str:
+        """By what the hooks know it."""
+        return self.path.name.removeprefix(DIALOG)
 
 
 def approve(registry: Registry, row: Row) -> str:
@@ -40,12 +50,17 @@ def approve(registry: Registry, row: Row) -> str:
         raise UsageError(
             f"job {row.job.id} asks a question: {dialog.what}", hint=f"delegate-job answer {row.job.id} TEXT"
         )
+    if dialog.by_key:
+        return _grant(registry, row, dialog)
     return _answer(registry, row, dialog, Kind.APPROVED)
 
 
 def deny(registry: Registry, row: Row, reason: str | None) -> str:
     """Refuse what the agent asks for, and tell it why; return what that was. UsageError as `approve`."""
-    return _answer(registry, row, _dialog(registry, row), Kind.DENIED, text=reason)
+    dialog = _dialog(registry, row)
+    if dialog.by_key:
+        return _refuse(registry, row, dialog, reason)
+    return _answer(registry, row, dialog, Kind.DENIED, text=reason)
 
 
 def answer(registry: Registry, row: Row, text: str) -> str | None:
@@ -109,6 +124,56 @@ def _answer(
     return dialog.what
 
 
+# -- by a key
+
+
+def _grant(registry: Registry, row: Row, dialog: Dialog) -> str:
+    keyboard, keys = _keyboard(row, dialog)
+    keyboard.await_dialog()
+    _note(registry, row, Kind.APPROVED, dialog)
+    # Before what the agent makes of it, as for a text: it works again, and says so when the tool has ended.
+    _note(registry, row, Kind.SENT, dialog, "a key that grants it")
+    keyboard.press(keys.approve)
+    dialog_keys.note_granted(_hooks(registry, row), dialog.key, dialog.request)
+    return dialog.what
+
+
+def _refuse(registry: Registry, row: Row, dialog: Dialog, reason: str | None) -> str:
+    """Refuse with a key, which ends the agent's turn, and say why in a text, with which it goes on."""
+    keyboard, keys = _keyboard(row, dialog)
+    keyboard.await_dialog()
+    _note(registry, row, Kind.DENIED, dialog, reason)
+    keyboard.press(keys.deny)
+    dialog_keys.note_refused(_hooks(registry, row), dialog.key, dialog.request)
+    text = f"I said no to this: {dialog.what}. {reason or 'Go on without it.'}"
+    if type_text(registry, row, text) is False:
+        raise RegistryError(
+            f"job {row.job.id}: it was refused; that the agent has read why is not confirmed",
+            hint=f"look with `delegate-job attach {row.job.id}`",
+        )
+    return dialog.what
+
+
+def _keyboard(row: Row, dialog: Dialog) -> tuple[dialog_keys.Keyboard, AgentsDialog]:
+    keys = dialog_of(row.job.spec)
+    if keys is None or not row.tmux_socket:
+        raise UsageError(f"job {row.job.id} has no session in which a key could be pressed")
+    tmux = Tmux(socket=row.tmux_socket)
+    return dialog_keys.Keyboard(tmux, row.job.spec.session, keys, dialog.shows), keys
+
+
+def _note(registry: Registry, row: Row, kind: Kind, dialog: Dialog, text: str | None = None) -> None:
+    control = registry.paths.job(row.job.id).control
+    journal.append_event(control, row.job.id, kind, text, {"request": dialog.request})
+
+
+def _hooks(registry: Registry, row: Row) -> HookState:
+    return HookState(str(registry.paths.job(row.job.id).agent))
+
+
+# -- which
+
+
 def _dialog(registry: Registry, row: Row) -> Dialog:
     found = _find(registry, row)
     if found is not None:
@@ -126,10 +191,11 @@ def _find(registry: Registry, row: Row) -> Dialog | None:
     """Return the dialog that waits longest with a hook that waits for its answer: the one on the screen."""
     if row.job.done:
         return None
-    for path, told in HookState(str(registry.paths.job(row.job.id).agent)).dialogs():
+    for path, told in _hooks(registry, row).dialogs():
         request, what = str(told.get("request")), str(told.get("what") or "")
-        dialog = Dialog(Path(path), request, what, _questions(told.get("question")))
-        if told.get("waits") and _waits(dialog):
+        shows, questions = str(told.get("shows") or ""), _questions(told.get("question"))
+        dialog = Dialog(Path(path), request, what, not told.get("waits"), shows, questions)
+        if dialog_of(row.job.spec) if dialog.by_key else _waits(dialog):
             return dialog
     return None
 
@@ -145,7 +211,7 @@ def _waits(dialog: Dialog) -> bool:
 
 
 def _turn_is_over(registry: Registry, row: Row) -> bool:
-    state = HookState(str(registry.paths.job(row.job.id).agent))
+    state = _hooks(registry, row)
     return state.turn().state == OVER and not list(state.dialogs())
 
 

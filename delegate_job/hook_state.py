@@ -18,7 +18,7 @@ OPEN, BACKGROUND, OVER = "open", "background", "over"
 """Of a turn: it goes on; it ended while something runs in the background; it is over."""
 
 _LOCK_WAIT = 1.0
-_DIALOG = "dialog-"
+DIALOG = "dialog-"
 _JOINTS = {ord("-"): None, ord("_"): None}
 
 
@@ -91,7 +91,7 @@ class HookState:
 
         The lock says that somebody waits for the answer: a hook. None when that could not be done.
         """
-        path = f"{self.directory}/{_DIALOG}{key}"
+        path = f"{self.directory}/{DIALOG}{key}"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             os.write(fd, dumps(request).encode())
@@ -102,11 +102,11 @@ class HookState:
 
     def has_dialog(self, key: str, request_id: str) -> bool:
         """Return whether this very dialog still waits."""
-        return self._dialog(f"{_DIALOG}{key}").get("request") == request_id
+        return self._dialog(f"{DIALOG}{key}").get("request") == request_id
 
     def close_dialogs(self, key: str) -> bool:
         """Forget the dialog, with "*" all of them; return whether there was one."""
-        names = self._dialog_names() if key == "*" else [f"{_DIALOG}{key}"]
+        names = self._dialog_names() if key == "*" else [f"{DIALOG}{key}"]
         return bool([name for name in names if self._remove(name)])
 
     def dialogs(self) -> "Iterator[tuple[str, dict[str, Any]]]":
@@ -121,7 +121,7 @@ class HookState:
 
     def _dialog_names(self) -> list[str]:
         try:
-            return [name for name in os.listdir(self.directory) if name.startswith(_DIALOG)]  # noqa: PTH208 - names are all that is wanted
+            return [name for name in os.listdir(self.directory) if name.startswith(DIALOG)]  # noqa: PTH208 - names are all that is wanted
         except OSError:
             return []
 

@@ -236,6 +236,7 @@ class Hook:
             "at": journal_line.now(),
             "what": heard.detail,
             "waits": heard.waits,
+            "shows": heard.shows,
             "question": heard.question,
         }
         held = self._state.open_dialog(heard.opens, told)

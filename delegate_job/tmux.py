@@ -157,6 +157,14 @@ class Tmux:
         """
         self._type(name, b"\r")
 
+    def press(self, name: str, keys: bytes, *, while_shown: str) -> bool:
+        """Type keys if the screen shows these words at that moment; return whether they were. TmuxError.
+
+        The words are our own constant, without `,` and signs of a pattern: tmux's own search looks for them,
+        in the same call.
+        """
+        return self._type(name, keys, while_shown=while_shown)
+
     def kill_session(self, name: str) -> None:
         """End the session, which hangs up its programs; quiet when it is not there. TmuxError."""
         done = self._run(["kill-session", "-t", f"={name}"])
@@ -203,21 +211,25 @@ class Tmux:
         nobody_listens = self.server.address[0] == "-S" and done.stderr.startswith("no server running on")
         return default if nobody_listens or done.stderr.startswith(_GONE) else None
 
-    def _type(self, name: str, data: bytes, *flags: str) -> None:
+    def _type(self, name: str, data: bytes, *flags: str, while_shown: str = "") -> bool:
         """Write bytes to the pane by way of a buffer of tmux, unless its program has ended.
 
-        tmux 3.3a itself crashes, with all its sessions, when something is pasted into a dead pane.
+        tmux 3.3a itself crashes, with all its sessions, when something is pasted into a dead pane. False when
+        `while_shown` is not on the screen.
         """
         buffer = f"dj-{os.urandom(6).hex()}"
         drop, pane = f"delete-buffer -b {buffer}", _pane(name)
         paste = " ".join(["paste-buffer", *flags, "-r", "-d", "-b", buffer, "-t", pane])
-        guard = ["if-shell", "-F", "-t", pane, "#{pane_dead}", f"{drop} ; display-message -p dead", paste]
+        hidden = f"#{{==:#{{C:{while_shown}}},0}}" if while_shown else "0"
+        say = f"{drop} ; display-message -p -t {pane} '#{{?pane_dead,dead,hidden}}'"
+        guard = ["if-shell", "-F", "-t", pane, f"#{{||:#{{pane_dead}},{hidden}}}", say, paste]
         done = self._run(["load-buffer", "-b", buffer, "-", ";", *guard], data)
         if done is None or done.returncode:
             self._run(drop.split())
             raise TmuxError(f"could not type into tmux session {name}: {_said(done)}")
         if done.stdout.strip() == "dead":
             raise TmuxError(f"could not type into tmux session {name}: its program has ended")
+        return done.stdout.strip() != "hidden"
 
     def _must(self, args: Sequence[str]) -> None:
         done = self._run(args)

@@ -52,28 +52,6 @@ def test_a_silent_agent_waits_for_a_person_or_for_the_check(claude: RealAgent) -
     assert done.returncode == 0, done
 
 
-def test_a_permission_is_approved_from_another_terminal(claude: RealAgent) -> None:
-    """`approve` lets the tool run without a key in the session, and says what was granted."""
-    job = waiting(claude, Turn(runs="touch granted"), *REPORTS)
-    told = claude.await_kind(job, "permission_required")
-    assert (told["detail"], told["source"]) == ("Bash: touch granted", "hook")
-    done = claude.place.run("approve", job)
-    assert (done.returncode, done.stdout) == (0, "approved: Bash: touch granted\n")
-    assert claude.wait(job) == 0
-    assert (claude.place.work / "granted").exists()
-    assert "resumed" in claude.kinds(job)
-
-
-def test_a_permission_is_denied_with_a_reason(claude: RealAgent) -> None:
-    """`deny` keeps the tool from running, and the model reads why."""
-    job = waiting(claude, Turn(runs="touch granted"), *REPORTS)
-    assert claude.place.run("answer", job, "yes").returncode == 2
-    assert claude.place.run("deny", job, "--reason", "not while I am away").returncode == 0
-    assert claude.wait(job) == 0
-    assert not (claude.place.work / "granted").exists()
-    assert "not while I am away" in claude.model.asked[1].text
-
-
 def test_a_person_in_the_pane_wins(claude: RealAgent) -> None:
     """What a key in the session answers is told as answered; a later `approve` is refused."""
     job = waiting(claude, Turn(runs="touch granted"), *REPORTS)
@@ -107,16 +85,6 @@ def test_esc_in_a_turn_is_told_too(claude: RealAgent) -> None:
     assert claude.await_kind(job, "permission_required")["data"]["reason"] == "interrupted"
     assert claude.place.run("send", job, "Do it at last.").returncode == 0
     assert claude.wait(job) == 0
-
-
-def test_a_question_is_answered(claude: RealAgent) -> None:
-    """`answer` chooses by label or number, whatever the case; `approve` is no answer."""
-    job = waiting(claude, Turn(question="Which colour?"), *REPORTS)
-    assert claude.place.run("approve", job).returncode == 2
-    done = claude.place.run("answer", job, "blue", "--json")
-    assert json.loads(done.stdout)["answered"] is True
-    assert claude.wait(job) == 0
-    assert "Blue" in claude.model.asked[1].text
 
 
 def test_a_background_task_is_no_end(claude: RealAgent) -> None:

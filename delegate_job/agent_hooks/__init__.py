@@ -37,10 +37,11 @@ class Heard:
     `opens`: the key of a dialog that waits for a person from now on; `closes`: the key of a dialog that was
     answered, "*" for all. A key tells one dialog from others that are open at the time.
     `waits`: the hook itself may wait for the user's answer to the dialog that it `opens`.
+    `shows`: what the agent's screen shows of the dialog that it `opens`, for one that its keys answer.
     `question`: the questions that this dialog asks, each with its options' labels; None: it asks for leave.
     """
 
-    __slots__ = ("busy", "closes", "data", "detail", "kind", "opens", "question", "turn", "waits")
+    __slots__ = ("busy", "closes", "data", "detail", "kind", "opens", "question", "shows", "turn", "waits")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Heard:
         opens: str = "",
         closes: str = "",
         waits: bool = False,
+        shows: str = "",
         question: "list[tuple[str, list[str]]] | None" = None,
     ) -> None:
         self.kind = kind
@@ -63,6 +65,7 @@ class Heard:
         self.opens = opens
         self.closes = closes
         self.waits = waits
+        self.shows = shows
         self.question = question
 
 
@@ -103,3 +106,19 @@ def tool_words(tool: str, arguments: "dict[str, Any]", limit: int = DETAIL) -> s
     told = " ".join("".join(c if c.isprintable() else " " for c in argument[: 2 * limit]).split())
     words = f"{tool or 'a tool'}: {told}" if told else tool or "a tool"
     return words if len(words) <= limit else f"{words[: limit - 1]}…"
+
+
+def questions_of(payload: "dict[str, Any]") -> "list[tuple[str, list[str]]]":
+    """Return the questions that a dialog asks, each with its options' labels."""
+    asked = []
+    for each in list_of(payload, "questions"):
+        if isinstance(each, dict) and (question := text_of(each, "question")):
+            options = [option for option in list_of(each, "options") if isinstance(option, dict)]
+            asked.append((question, [text_of(option, "label") for option in options]))
+    return asked
+
+
+def questions_words(questions: "list[tuple[str, list[str]]]") -> str:
+    """Return questions in one line: `Which colour? [Red, Blue]`."""
+    words = " / ".join(f"{question} [{', '.join(labels)}]" for question, labels in questions)
+    return words[:PERMISSION_DETAIL]

@@ -8,6 +8,8 @@ from delegate_job.agent_hooks import (
     Answer,
     Heard,
     list_of,
+    questions_of,
+    questions_words,
     table_of,
     text_of,
     tool_words,
@@ -62,14 +64,12 @@ def _prompt(_payload: "dict[str, Any]") -> Heard:
 
 def _permission(payload: "dict[str, Any]") -> Heard:
     tool, arguments = text_of(payload, "tool_name"), table_of(payload, "tool_input")
-    questions = _questions(arguments) if tool == _QUESTION else None
-    detail = tool_words(tool, arguments, PERMISSION_DETAIL)
-    if questions:
-        detail = " / ".join(f"{question} [{', '.join(labels)}]" for question, labels in questions)
+    questions = questions_of(arguments) if tool == _QUESTION else None
+    detail = questions_words(questions) if questions else tool_words(tool, arguments, PERMISSION_DETAIL)
     data = {"tool": tool[:128], "input": _bounded(arguments), **_where(payload)}
     return Heard(
         "permission_required",
-        detail[:PERMISSION_DETAIL],
+        detail,
         data,
         opens=_key(tool, arguments),
         waits=True,
@@ -135,15 +135,6 @@ def _session_end(payload: "dict[str, Any]") -> Heard:
     # Its end is the runner's to tell, which knows the exit code; `clear` and `resume` are none.
     reason = text_of(payload, "reason", "other")[:64]
     return Heard("session_ended", reason, {"reason": reason}, closes="*")
-
-
-def _questions(arguments: "dict[str, Any]") -> "list[tuple[str, list[str]]]":
-    asked = []
-    for each in list_of(arguments, "questions"):
-        if isinstance(each, dict) and (question := text_of(each, "question")):
-            options = [option for option in list_of(each, "options") if isinstance(option, dict)]
-            asked.append((question, [text_of(option, "label") for option in options]))
-    return asked
 
 
 def _key(tool: str, arguments: "dict[str, Any]") -> str:

@@ -49,7 +49,8 @@ def _permission(payload: "dict[str, Any]") -> Heard:
     told = {name[:64]: value[:2000] for name, value in arguments.items() if isinstance(value, str)}
     data = {"tool": tool[:128], "input": dict(list(told.items())[:16])}
     detail = tool_words(tool, arguments, PERMISSION_DETAIL)
-    return Heard("permission_required", detail, data, opens=_key(tool, arguments))
+    shows = text_of(arguments, "command")[:PERMISSION_DETAIL]
+    return Heard("permission_required", detail, data, opens=_key(tool, arguments), shows=shows)
 
 
 def _tool_used(payload: "dict[str, Any]") -> Heard:

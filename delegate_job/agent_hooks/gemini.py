@@ -66,7 +66,8 @@ def _notification(payload: "dict[str, Any]") -> Heard:
     told = {name[:64]: value[:2000] for name, value in details.items() if isinstance(value, str)}
     data = {"tool": text_of(details, "type")[:128], "input": dict(list(told.items())[:16])}
     words = tool_words(text_of(details, "title", "a tool"), details, PERMISSION_DETAIL)
-    return Heard("permission_required", words, data, opens=_DIALOG)
+    shows = text_of(details, "command")[:PERMISSION_DETAIL]
+    return Heard("permission_required", words, data, opens=_DIALOG, shows=shows)
 
 
 def _turn_over(payload: "dict[str, Any]") -> Heard:

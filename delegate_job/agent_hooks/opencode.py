@@ -3,8 +3,17 @@
 Seen in opencode 1.18.33 on Debian 12.
 """
 
-from delegate_job.agent_hooks import PERMISSION_DETAIL, Heard, table_of, text_of, tool_words
-from delegate_job.bare import sha256
+from delegate_job.agent_hooks import (
+    PERMISSION_DETAIL,
+    Answer,
+    Heard,
+    questions_of,
+    questions_words,
+    table_of,
+    text_of,
+    tool_words,
+)
+from delegate_job.bare import dumps, sha256
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -27,6 +36,18 @@ def ask(reason: str) -> str:
     return reason
 
 
+def decision(payload: "dict[str, Any]", answer: Answer) -> str:
+    """Return the body of the reply that the plugin sends to OpenCode's own server.
+
+    A refusal has words always: without any, OpenCode ends the turn and the model never reads of it.
+    """
+    if answer.answers is not None:
+        return dumps({"answers": [[answer.answers.get(asked, "")] for asked, _ in questions_of(payload)]})
+    if answer.allow:
+        return dumps({"reply": "once"})
+    return dumps({"reply": "reject", "message": answer.text or "The user said no."})
+
+
 def _created(payload: "dict[str, Any]") -> Heard:
     return Heard("started", None, {"session_id": text_of(payload, "session_id")[:128]})
 
@@ -43,7 +64,16 @@ def _asked(payload: "dict[str, Any]") -> Heard:
     told = {name[:64]: value[:2000] for name, value in arguments.items() if isinstance(value, str)}
     detail = tool_words(tool, arguments, PERMISSION_DETAIL)
     data = {"tool": tool, "input": dict(list(told.items())[:16])}
-    return Heard("permission_required", detail, data, opens=_key(payload))
+    return Heard("permission_required", detail, data, opens=_key(payload), waits=True)
+
+
+def _question(payload: "dict[str, Any]") -> Heard:
+    questions = questions_of(payload)
+    words = questions_words(questions)
+    data = {"tool": "question", "input": {"question": words}}
+    return Heard(
+        "permission_required", words, data, opens=_key(payload), waits=bool(questions), question=questions
+    )
 
 
 def _replied(payload: "dict[str, Any]") -> Heard:
@@ -85,6 +115,9 @@ _MEANINGS: "dict[str, Callable[[dict[str, Any]], Heard]]" = {
     "chat.message": _message,
     "permission.asked": _asked,
     "permission.replied": _replied,
+    "question.asked": _question,
+    "question.replied": _replied,
+    "question.rejected": _replied,
     "tool.execute.after": _tool_used,
     "session.retry": _retry,
     "session.error": _error,

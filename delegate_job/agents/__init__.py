@@ -14,7 +14,7 @@ from delegate_job.job import JobSpec
 from delegate_job.paths import absolute
 
 if TYPE_CHECKING:
-    from delegate_job.agents.base import Agent
+    from delegate_job.agents.base import Agent, Dialog
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
@@ -30,6 +30,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 
 START_HOOKS = frozenset({"claude-code", "codex"})
 """The agents whose hooks tell of their start, before anything else can happen but a dialog."""
+
+ANSWERED_BY_KEYS = frozenset({"codex", "gemini"})
+"""The agents whose hooks tell of a dialog and cannot answer it; the module of each has its `DIALOG`."""
 
 COMMAND = "command"
 """The agent that is an argv template: `--agent command --command '…'`."""
@@ -76,6 +79,14 @@ def agent_of(spec: JobSpec) -> "Agent":
     from delegate_job.agents.program import ProgramAgent
 
     return ProgramAgent(spec.agent)
+
+
+def dialog_of(spec: JobSpec) -> "Dialog | None":
+    """Return the dialog of the job's agent that keys answer; None for an agent that has none."""
+    if spec.command or spec.agent not in ANSWERED_BY_KEYS:
+        return None
+    dialog: Dialog = import_module(BUILT_IN[spec.agent]).DIALOG
+    return dialog
 
 
 def _load(name: str) -> "Agent":

@@ -83,6 +83,22 @@ class Wanted(NamedTuple):
 AS_IT_IS = Wanted()
 
 
+class Dialog(NamedTuple):
+    """The dialog by which an agent asks for leave, as its screen shows it, and the keys that answer it.
+
+    For an agent whose hooks cannot answer. `Tmux.press` says which words can be looked for.
+    """
+
+    begins: str
+    """What stands in its first line; the last such line of the screen begins it."""
+    grants: str
+    """The words of the option that is chosen by `approve`."""
+    approve: bytes
+    """The key that grants this once."""
+    deny: bytes = b"\x1b"
+    """The key that refuses."""
+
+
 class Agent(Protocol):
     """How one agent is started."""
 

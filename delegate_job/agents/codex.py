@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import AS_IT_IS, Agent, Context, Launch, Wanted, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, Dialog, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument
 from delegate_job.job import JobSpec
 
@@ -151,4 +151,5 @@ def _toml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+DIALOG = Dialog(begins="Would you like to", grants="proceed (y)", approve=b"y")
 AGENT: Agent = Codex()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import AS_IT_IS, Agent, Context, File, Launch, Wanted, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, Dialog, File, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument
 
 _PROGRAM = "gemini"
@@ -69,4 +69,5 @@ def _hook(context: Context, event: str) -> dict[str, object]:
     return {"name": f"delegate-job {event}", "type": "command", "command": command, "timeout": _HOOK_TIMEOUT}
 
 
+DIALOG = Dialog(begins="│ ? ", grants="1. Allow once", approve=b"1")
 AGENT: Agent = Gemini()

@@ -1,5 +1,6 @@
-// Tells delegate-job what happens in an OpenCode session: one process of its hook for each event, in order.
-// Decides nothing, and is silent when anything fails. HOOK is the command of a hook, filled in for one job.
+// Tells delegate-job what happens in an OpenCode session: one process of its hook for each event, in order; and
+// hands what a user answers to a dialog on to OpenCode. Decides nothing by itself, and is silent when anything
+// fails. HOOK is the command of a hook, filled in for one job.
 //
 // Seen in opencode 1.18.33.
 
@@ -11,12 +12,12 @@ const CUT = 4000 // characters of a text that are told
 
 const cut = (value) => (typeof value === "string" ? value.slice(0, CUT) : undefined)
 
-const run = (event, payload) =>
+const run = (event, payload, timeout = LIMIT) =>
   new Promise((resolve) => {
     let said = ""
     try {
       const [program, ...args] = HOOK
-      const child = spawn(program, [...args, event], { stdio: ["pipe", "pipe", "ignore"], timeout: LIMIT })
+      const child = spawn(program, [...args, event], { stdio: ["pipe", "pipe", "ignore"], timeout })
       child.on("error", () => resolve(""))
       child.on("close", () => resolve(said))
       child.stdout.on("data", (data) => (said += data))
@@ -37,6 +38,16 @@ export const DelegateJob = async ({ client }) => {
     queue = queue.then(() => run(event, payload))
     return queue
   }
+
+  // The hook of a dialog ends when the dialog does: the others must not wait for it.
+  const wait = (event, payload, path) =>
+    queue.then(async () => {
+      const said = await run(event, payload, 0)
+      if (!said) return
+      const request = { url: `/${path}/{requestID}/reply`, path: { requestID: payload.id } }
+      const headers = { "Content-Type": "application/json" }
+      await client._client.post({ ...request, body: JSON.parse(said), headers })
+    }).catch(() => {})
 
   const ask = async (sessionID, text) => {
     if (!text) return
@@ -69,9 +80,12 @@ export const DelegateJob = async ({ client }) => {
     },
     "permission.asked": ({ id, permission, metadata, patterns }) => {
       const command = cut(metadata?.command) ?? cut(Array.isArray(patterns) ? patterns.join(" ") : undefined)
-      tell("permission.asked", { id, tool: permission, input: { command } })
+      wait("permission.asked", { id, tool: permission, input: { command } }, "permission")
     },
     "permission.replied": ({ requestID, reply }) => tell("permission.replied", { id: requestID, reply }),
+    "question.asked": ({ id, questions }) => wait("question.asked", { id, questions }, "question"),
+    "question.replied": ({ requestID }) => tell("question.replied", { id: requestID }),
+    "question.rejected": ({ requestID }) => tell("question.rejected", { id: requestID }),
     "message.part.updated": ({ part }) => {
       if (part?.sessionID === main && part?.type === "text") last = cut(part.text)
     },

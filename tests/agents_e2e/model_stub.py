@@ -36,7 +36,7 @@ class Turn(NamedTuple):
     escalate: bool = False
     """Ask to run the command outside the sandbox (codex)."""
     question: str = ""
-    """Ask the user a question with the answers Red and Blue (claude-code)."""
+    """Ask the user a question with the answers Red and Blue (claude-code, opencode)."""
     hold: threading.Event | None = None
     """Answer only when this is set."""
 

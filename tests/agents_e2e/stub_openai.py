@@ -49,7 +49,11 @@ class OpenAIStub(ModelStub):
 
 
 def _call(request: dict[str, Any], turn: Turn) -> tuple[str, dict[str, Any]] | None:
-    """Return the name and the arguments of the shell tool that this agent offers."""
+    """Return the name and the arguments of the shell tool that this agent offers, or of a question."""
+    if turn.question:
+        options = [{"label": label, "description": label} for label in ("Red", "Blue")]
+        asked = {"question": turn.question, "header": "Choice", "options": options}
+        return "question", {"questions": [asked]}
     if not turn.runs:
         return None
     tools = [tool.get("function", tool) for tool in request.get("tools") or []]

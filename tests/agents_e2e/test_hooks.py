@@ -3,6 +3,7 @@
 Not what an agent reports by itself: that is test_any_agent.
 """
 
+import json
 import threading
 
 import pytest
@@ -70,13 +71,55 @@ def test_a_permission_is_refused_in_the_session(agent: RealAgent) -> None:
     agent.model.says(Turn(report="error"), Turn("Sorry."), to="Then leave it")
     job = agent.start(*agent.rig.asking)
     agent.await_kind(job, "permission_required")
-    if agent.rig.agent != "claude-code":  # whose dialogs can be answered from elsewhere
-        refused = agent.place.run("approve", job)
-        assert (refused.returncode, refused.stderr.startswith("error: ")) == (2, True), refused
     agent.answer(job, "Escape")
     wait_until(lambda: agent.rig.dialog not in agent.screen(job), DEADLINE, "the dialog to go")
     assert not (agent.place.work / "asked").exists()
     assert agent.place.job(job)["state"] != "done"
+
+
+def test_a_permission_is_approved_from_another_terminal(agent: RealAgent) -> None:
+    """`approve` lets the tool run, says what was granted, and the job goes on; once more is refused."""
+    agent.model.says(agent.rig.asks, Turn("Granted.", hold=(gate := threading.Event())), *REPORTS)
+    job = agent.start(*agent.rig.asking)
+    told = agent.await_kind(job, "permission_required")
+    assert agent.place.run("answer", job, "yes").returncode == 2
+    done = agent.place.run("approve", job)
+    assert (done.returncode, done.stdout) == (0, f"approved: {told['detail']}\n"), done
+    wait_until((agent.place.work / "asked").exists, DEADLINE, "what was granted")
+    assert agent.place.await_state(job, "running")["reason"] is None
+    again = agent.place.run("approve", job)
+    assert (again.returncode, "asks for nothing" in again.stderr) == (2, True), again
+    gate.set()
+    agent.place.run("cancel", job)
+
+
+def test_a_permission_is_denied_with_a_reason(agent: RealAgent) -> None:
+    """`deny` keeps the tool from running; the model reads why, and the job goes on."""
+    agent.model.says(agent.rig.asks, *REPORTS)
+    agent.model.says(*REPORTS, to="not while I am away")
+    job = agent.start(*agent.rig.asking)
+    agent.await_kind(job, "permission_required")
+    done = agent.place.run("deny", job, "--reason", "not while I am away")
+    assert done.returncode == 0, done
+    wait_until(lambda: "not while I am away" in agent.model.asked[-1].text, DEADLINE, "the reason")
+    assert not (agent.place.work / "asked").exists()
+    if agent.rig.agent == "gemini":  # it has no rule that lets a report pass
+        agent.await_kind(job, "permission_required", count=2)
+        agent.answer(job, agent.rig.yes)
+    assert agent.wait(job) == 0
+
+
+def test_a_question_is_answered(agent: RealAgent) -> None:
+    """`answer` chooses by label or number, whatever the case; `approve` is no answer."""
+    agent.model.says(Turn(question="Which colour?"), *REPORTS)
+    job = agent.start()
+    told = agent.await_kind(job, "permission_required")
+    assert told["detail"] == "Which colour? [Red, Blue]"
+    assert agent.place.run("approve", job).returncode == 2
+    done = agent.place.run("answer", job, "blue", "--json")
+    assert json.loads(done.stdout)["answered"] is True
+    assert agent.wait(job) == 0
+    assert "Blue" in agent.model.asked[1].text
 
 
 def test_a_retry_of_the_model_is_told(agent: RealAgent) -> None:
