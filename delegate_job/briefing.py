@@ -77,7 +77,7 @@ def describe(
         agent_dir=job_paths.agent,
         home=job_paths.home,
         publish_argv=publish,
-        hook_argv=_hook_argv(spec, job_paths),
+        hook_argv=hook_argv(spec, job_paths),
         environ=scrub(environ),
         session_id=_session_id(job_paths),
     )
@@ -92,7 +92,7 @@ def describe(
     )
 
 
-def _hook_argv(spec: JobSpec, paths: JobPaths) -> tuple[str, ...]:
+def hook_argv(spec: JobSpec, paths: JobPaths) -> tuple[str, ...]:
     """Return the command of a hook, () where an agent's settings cannot carry it: JSON has no odd bytes."""
     script = (sys.executable, "-I", "-S", "-X", "utf8", str(_HOOK))
     argv = (*script, spec.agent, spec.id, spec.log_dir, str(paths.root))

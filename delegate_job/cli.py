@@ -53,6 +53,7 @@ COMMANDS = Commands(
             "retry": "cli_agent",
             "prune": "cli_registry",
             "cancel": "cli_agent",
+            "doctor": "cli_registry",
             "supervise": "cli_registry",
             "broker": "cli_registry",
         }

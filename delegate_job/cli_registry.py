@@ -1,11 +1,11 @@
-"""The commands for a registry as a whole, and for the broker: `prune`, `supervise`, `broker`.
+"""The commands for a whole registry, its machine and the broker: `prune`, `doctor`, `supervise`, `broker`.
 
 Each parses, calls one function, and returns an exit code; what it does stands elsewhere.
 """
 
 from typing import Annotated
 
-from delegate_job.cli_options import AsJson, Option, RegistryDir
+from delegate_job.cli_options import Argument, AsJson, Option, RegistryDir
 
 
 def prune(
@@ -25,6 +25,24 @@ def prune(
     return commands_registry.prune(
         registry_dir, older_than, broker=broker, dry_run=dry_run, logs=logs, as_json=as_json
     )
+
+
+def doctor(
+    agent: Annotated[str | None, Argument("Look at this agent, too.", "[AGENT]")] = None,
+    workdir: Annotated[str, Option("Where it is to work.", "DIR")] = ".",
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say what is there and what is missing, and try it: tmux, the broker, an agent's hooks.
+
+    No model is asked, and nothing is left behind. Exit code 7 when something is missing without which no
+    job starts, or none of this agent; a warning alone is 0.
+
+    Example: delegate-job doctor claude-code
+    """
+    from delegate_job import commands_doctor
+
+    return commands_doctor.examine(agent, workdir, registry_dir, as_json=as_json)
 
 
 def supervise(

@@ -102,9 +102,14 @@ def _trust(context: Context) -> tuple[str, ...]:
     It would win over the user's own word; so none is given where that is `untrusted`.
     """
     workdir = context.spec.workdir
-    if not _is_toml(workdir) or _is_untrusted(Path(workdir), _users_projects(context.environ)):
+    if not _is_toml(workdir) or distrusts(context.environ, workdir):
         return ()
     return ("-c", f'projects={{{_toml(workdir)}={{trust_level="trusted"}}}}')
+
+
+def distrusts(environ: Mapping[str, str], workdir: str) -> bool:
+    """Return whether the user's own configuration says that the work dir is not to be trusted."""
+    return _is_untrusted(Path(workdir), _users_projects(environ))
 
 
 def _is_untrusted(workdir: Path, projects: Mapping[str, object]) -> bool:
