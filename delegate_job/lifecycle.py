@@ -11,7 +11,7 @@ The rules
   owed, still applies.
 - A claim (`completed`, `error`) counts in any live state, also before the agent was seen to start. The one
   exception: while a rejection has not been delivered (`untold`), claims belong to the round before. With
-  `--accept-silent-stop` the end of a turn without a report is as good as `completed`.
+  `--accept-silent-stop` the end of a turn without a report, or an exit with 0, is as good as `completed`.
 - `waiting` is left by any sign that the agent works again. Time limits are the owner's clocks; here they are
   events like any other.
 """
@@ -28,7 +28,7 @@ class Guard(NamedTuple):
     """A named condition on the job as it stands before the event."""
 
     name: str
-    holds: Callable[[Job], bool]
+    holds: Callable[[Job, Event], bool]
 
 
 class Step(NamedTuple):
@@ -46,17 +46,21 @@ class Step(NamedTuple):
     unheard: bool | None = None
 
 
-TOLD_ALL = Guard("no rejection on its way", lambda job: not job.untold)
+TOLD_ALL = Guard("no rejection on its way", lambda job, _: not job.untold)
 TOLD_ALL_UNCHECKED = Guard(
-    "no check given, no rejection on its way", lambda job: not job.untold and job.spec.validate is None
+    "no check given, no rejection on its way", lambda job, _: not job.untold and job.spec.validate is None
 )
-CHECKS_LEFT = Guard("checks left", lambda job: job.checks_left)
+CHECKS_LEFT = Guard("checks left", lambda job, _: job.checks_left)
 SILENT_STOP = Guard(
     "--accept-silent-stop, no rejection on its way",
-    lambda job: job.spec.accept_silent_stop and job.spec.validate is not None and not job.untold,
+    lambda job, _: job.spec.accept_silent_stop and job.spec.validate is not None and not job.untold,
 )
-FAIL_ON_INPUT = Guard("--fail-on-input", lambda job: job.spec.fail_on_input)
-MUST_HEAR = Guard("a rejection is undelivered or unheard", lambda job: job.untold or job.unheard)
+SILENT_EXIT = Guard(
+    "exit code 0, --accept-silent-stop",
+    lambda job, event: event.data.get("exit_code") == 0 and SILENT_STOP.holds(job, event),
+)
+FAIL_ON_INPUT = Guard("--fail-on-input", lambda job, _: job.spec.fail_on_input)
+MUST_HEAR = Guard("a rejection is undelivered or unheard", lambda job, _: job.untold or job.unheard)
 
 
 def _done(outcome: Outcome, reason: str, guard: Guard | None = None, verdict: Verdict | None = None) -> Step:
@@ -106,10 +110,10 @@ _AT_WORK: dict[Kind, tuple[Step, ...]] = dict.fromkeys(
 )
 # What a person has typed for the agent: it works again, and has not been heard of yet.
 _SENT: dict[Kind, tuple[Step, ...]] = {Kind.SENT: (Step(JobState.RUNNING),)}
-_ENDED: dict[Kind, tuple[Step, ...]] = dict.fromkeys(
-    (Kind.EXITED, Kind.VANISHED),
-    (Step(JobState.RUNNING, guard=MUST_HEAR, owes=Action.TELL, untold=True, unheard=False), _LOST),
-)
+_RELAUNCH = Step(JobState.RUNNING, guard=MUST_HEAR, owes=Action.TELL, untold=True, unheard=False)
+_ENDED: dict[Kind, tuple[Step, ...]] = dict.fromkeys((Kind.EXITED, Kind.VANISHED), (_RELAUNCH, _LOST))
+# One shot, after which a program exits, is a turn; one that waits for a person was not done with it.
+_SILENT_EXIT = Step(JobState.CHECKING, guard=SILENT_EXIT, owes=Action.CHECK, unheard=False)
 _TELLING: dict[Kind, tuple[Step, ...]] = {
     Kind.TELLING: (Step(JobState.RUNNING, untold=False, unheard=True),),
     # The agent may have ended in between: then it is to be told anew.
@@ -152,6 +156,7 @@ TABLE: Mapping[JobState, Mapping[Kind, tuple[Step, ...]]] = MappingProxyType(
             **_NEEDS_A_PERSON,
             **_CLAIMED,
             **_ENDED,
+            Kind.EXITED: (_RELAUNCH, _SILENT_EXIT, _LOST),
             **_TELLING,
             **_SENT,
             **_INTERRUPTIONS,
@@ -211,7 +216,7 @@ def _step(job: Job, event: Event) -> Step | None:
     if kind is None or event.job_id != job.id:
         return None
     steps = TABLE[job.state].get(kind, ())
-    return next((step for step in steps if step.guard is None or step.guard.holds(job)), None)
+    return next((step for step in steps if step.guard is None or step.guard.holds(job, event)), None)
 
 
 def _owed(job: Job, step: Step) -> Action | None:

@@ -155,6 +155,16 @@ def test_a_silent_stop_needs_a_check(place: Place) -> None:
     assert (refused.returncode, "--validate" in refused.stderr) == (2, True)
 
 
+def test_a_program_that_cannot_report_is_judged_by_the_check(place: Place) -> None:
+    """With `--accept-silent-stop` each exit with 0 is checked, also that of a launch after a rejection."""
+    agent = place.agent("[ ! -e one ] || touch two\ntouch one")
+    check = place.script("check", '[ -e "$JOB_WORKDIR/two" ]')
+    options = ("--agent", "command", "--command", str(agent), "--prompt", "x", "--validate", check)
+    done = place.run("submit", *options, "--accept-silent-stop", "--attempts", "2")
+    assert done.returncode == 0, done
+    assert place.job(job_id(done.stdout))["attempt"] == 2
+
+
 # -- the wait for the first hook
 
 

@@ -347,6 +347,18 @@ def test_what_a_hook_tells_late_is_no_word_on_the_rejection(kind: Kind) -> None:
         assert advance(advance(late, heard), exited).outcome is Outcome.LOST
 
 
+def test_a_silent_exit_goes_to_the_check_where_that_was_asked_for() -> None:
+    """With `--accept-silent-stop` an exit with 0 is the silent end of a turn; another, or in a wait, not."""
+    well, badly = (samples.event(Kind.EXITED, Source.RUNNER, data={"exit_code": code}) for code in (0, 1))
+    silent: dict[str, Any] = {"validate": "/check", "accept_silent_stop": True}
+    running = samples.job(state=JobState.RUNNING, **silent)
+    assert (advance(running, well).state, advance(running, well).owed) == (JobState.CHECKING, Action.CHECK)
+    assert advance(running, badly).outcome is Outcome.LOST
+    assert advance(samples.job(state=JobState.WAITING, **silent), well).outcome is Outcome.LOST
+    assert advance(samples.job(state=JobState.RUNNING, validate="/check"), well).outcome is Outcome.LOST
+    assert advance(running._replace(unheard=True), well).owed is Action.TELL
+
+
 def test_waiting_says_why() -> None:
     """A waiting job has a reason, the hook's own where it gave one; one that works again has none."""
     for job in JOBS:

@@ -1,6 +1,8 @@
 """Aider: its argv for one shot, after which it exits. It has no hooks.
 
-Its exit code is 0 whatever happens: its own report counts, or the check does.
+Its exit code is 0 whatever happens. With `--yes-always` it runs no command that its model suggests, a report
+neither: those need an explicit yes. So its exit is all that is heard, and the check decides on it with
+`--accept-silent-stop`. Without `--yes-always` it asks a person in the session.
 
 Seen in aider-chat 0.86.2 on Debian 12, unless a line says otherwise.
 """
