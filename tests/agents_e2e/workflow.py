@@ -16,7 +16,8 @@ from harness import Place
 SHELLS = {"bash": ("bash", "--noprofile", "--norc", "-eo", "pipefail")}
 """docs.github.com, workflow syntax, `jobs.<job_id>.steps[*].shell`."""
 EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
-STEP_TIMEOUT = 200.0
+STEP_TIMEOUT = 120.0
+"""Seconds for one `run` on a busy machine."""
 
 
 class Step(NamedTuple):
