@@ -16,7 +16,7 @@ from delegate_job.check_slots import CheckSlots
 from delegate_job.clocks import STALLED_AFTER, Clocks
 from delegate_job.document import job_document
 from delegate_job.duties import Duties
-from delegate_job.events import REPORTED, Event, Kind, Source
+from delegate_job.events import CLAIMS, REPORTED, Event, Kind, Source
 from delegate_job.events_file import EventsFile
 from delegate_job.inbox import Finished, Inbox, Reading
 from delegate_job.job import Action, JobState
@@ -216,8 +216,8 @@ class OwnedJob:
 
     def _publish(self, event: Event, *, applied: bool) -> None:
         self._write_down()
-        if event.source is Source.HOOK and event.kind in REPORTED:
-            # A hook only appends: it has no time for a broker.
+        if event.kind in CLAIMS or (event.source is Source.HOOK and event.kind in REPORTED):
+            # A hook has no time for a broker, and who made a claim may be ended before it has sent it.
             self.wire.announce_report(event)
         if applied:
             self.wire.announce_state(self.job.id, self.document())

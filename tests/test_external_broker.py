@@ -5,9 +5,11 @@ Not what is said on the topics: that is test_wire.
 
 import json
 import re
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -331,6 +333,24 @@ def test_a_dry_run_names_the_broker_and_no_password(place: Place, mosquitto: Mos
         assert mosquitto.password not in done.stdout + done.stderr
 
 
+BY_FILE = """
+import json, os
+job = os.environ["DELEGATE_JOB_ID"]
+line = {"id": "by-file", "job_id": job, "kind": "completed", "at": "2026-01-01T00:00:00Z"}
+with open(f"delegate_job_logs/{job}/reports.jsonl", "a") as reports:
+    reports.write("\\n" + json.dumps(line) + "\\n")
+"""
+
+
+def test_a_claim_is_on_the_broker_when_the_job_is_done(place: Place, mosquitto: Mosquitto) -> None:
+    """Also when nobody but a file was told of it, and its agent was ended at once."""
+    agent = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(BY_FILE)}"
+    name = job_id(place.submit(agent, "--broker", mosquitto.url, "--close").stdout)
+    with Follower(parse_url(mosquitto.url)) as late:
+        late.subscribe(mqtt.report_topic(name, "completed"))
+        assert late.await_count(1)[0].fields["id"] == "by-file"
+
+
 # What is left there
 
 
@@ -346,12 +366,11 @@ def kept(mosquitto: Mosquitto, name: str) -> set[str]:
 
 def test_prune_takes_back_what_a_job_left_on_the_broker(place: Place, mosquitto: Mosquitto) -> None:
     """With the URL and its password the topics of a forgotten job are cleared; those of others stay."""
-    options = ("--broker", mosquitto.url)
+    options = ("--broker", mosquitto.url, "--close")
     old = job_id(place.submit(f"{REPORT} completed", *options).stdout)
-    running = job_id(place.run(*place.submit_args(ENDLESS, "--detach", "--close", *options)).stdout)
+    running = job_id(place.run(*place.submit_args(ENDLESS, "--detach", *options)).stdout)
     place.await_kind(running, "started")
-    left = {mqtt.state_topic(old), mqtt.report_topic(old, "completed")}
-    wait_until(lambda: left <= kept(mosquitto, old), what="its topics")
+    assert {mqtt.state_topic(old), mqtt.report_topic(old, "completed")} <= kept(mosquitto, old)
     done = place.run("prune", "--older-than", "0s", "--broker", mosquitto.url)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{old}\n", "1 forgotten\n")
     assert kept(mosquitto, old) == set()
