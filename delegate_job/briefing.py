@@ -137,9 +137,9 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
             _write_new(paths.agent / KEY, new_key(), 0o600)
     for file in briefing.launch.files:
         _write_new(paths.agent / file.name, file.content, file.mode)
-    if briefing.launch.home:
-        paths.home.mkdir(mode=0o700, exist_ok=True)
     for file in briefing.launch.home:
+        paths.home.mkdir(mode=0o700, exist_ok=True)
+        (paths.home / file.name).parent.mkdir(mode=0o700, exist_ok=True)
         _write_new(paths.home / file.name, file.content, file.mode)
     if briefing.in_tmux:
         write_launch_file(

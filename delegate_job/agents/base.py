@@ -20,7 +20,7 @@ class File(NamedTuple):
     """A file of this run, to be written into a directory of the job's before the launch."""
 
     name: str
-    """Relative to the directory it is meant for, without one of its own."""
+    """Relative to the directory it is meant for; in a home it may have one of its own."""
     content: bytes
     mode: int = 0o600
 

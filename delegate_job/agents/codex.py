@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import AS_IT_IS, Agent, Context, Dialog, Launch, Wanted, missing_program
+from delegate_job.agents.base import AS_IT_IS, Agent, Context, Dialog, File, Launch, Wanted, missing_program
 from delegate_job.agents.instructions import as_argument
 from delegate_job.job import JobSpec
 
@@ -43,6 +43,9 @@ _HOOKS: Mapping[str, int] = MappingProxyType(
         "SessionEnd": 3,
     }
 )
+_HOME = "CODEX_HOME"
+_KEY = "OPENAI_API_KEY"
+_BASE_URL = "OPENAI_BASE_URL"
 _FLAGS_LAYER = "/<session-flags>/config.toml"
 """Where codex says that hooks of the command line come from."""
 
@@ -67,7 +70,11 @@ class Codex(NamedTuple):
         argv += [*_log_dir(spec), *_MODES.get(spec.permission_mode or "", ())]
         if spec.model is not None:
             argv += ["--model", spec.model]
-        return Launch((*argv, *spec.agent_args, "--", *([context.session_id] if resumes else []), told))
+        argv += [*spec.agent_args, "--", *([context.session_id] if resumes else []), told]
+        if not (spec.ci and context.environ.get(_KEY) and not context.environ.get(_HOME)):
+            return Launch(tuple(argv))
+        config = File("config.toml", _config_with_a_key(context.environ).encode())
+        return Launch(tuple(argv), {_HOME: str(context.home)}, home=(config,))
 
     def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether `codex` is missing."""
@@ -84,6 +91,19 @@ def trusted_hash(event: str, command: str, timeout: int) -> str:
     identity = {"event_name": event, "hooks": [handler]}
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _config_with_a_key(environ: Mapping[str, str]) -> str:
+    """Return the configuration of a home in which no login is asked for: the key stays in the environment.
+
+    Without a `model_provider` that names its variable codex shows its login screen, whatever is in there.
+    """
+    url = environ.get(_BASE_URL, "")
+    url = url if url and _is_toml(url) else "https://api.openai.com/v1"
+    return (
+        'model_provider = "key"\ncheck_for_update_on_startup = false\n[model_providers.key]\n'
+        f'name = "OpenAI"\nbase_url = {_toml(url)}\nwire_api = "responses"\nenv_key = "{_KEY}"\n'
+    )
 
 
 def _log_dir(spec: JobSpec) -> tuple[str, ...]:

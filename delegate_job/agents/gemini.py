@@ -19,6 +19,15 @@ _SETTINGS = "gemini-settings.json"
 _MODES: Mapping[str, str] = MappingProxyType(
     {"ask": "default", "edits": "auto_edit", "auto": "yolo", "all": "yolo"}
 )
+_HOME = "GEMINI_CLI_HOME"
+_KEY = "GEMINI_API_KEY"
+# With the key in the environment alone it asks what kind of login there is.
+_WITH_A_KEY: Mapping[str, object] = MappingProxyType(
+    {
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "general": {"enableAutoUpdate": False},
+    }
+)
 _HOOKS = ("SessionStart", "BeforeAgent", "AfterTool", "Notification", "AfterAgent", "SessionEnd")
 _HOOK_TIMEOUT = 15_000
 """Milliseconds after which gemini gives a hook up; it waits for each."""
@@ -39,7 +48,8 @@ class Gemini(NamedTuple):
 
         Our settings are the system's defaults, which those of the user and of an administrator win over. It
         heeds them only where root alone may write, the file's directories among it ("Skipping system defaults
-        file …" on the screen): without them there are no hooks, and the agent's own reports are all.
+        file …" on the screen): without them there are no hooks, and the agent's own reports are all. With
+        `--ci` and a key they are the user settings of a home of the job's, which it heeds anywhere.
         """
         spec = context.spec
         told = as_argument(context.instructions, context.instructions_path, job_id=spec.id)
@@ -48,6 +58,9 @@ class Gemini(NamedTuple):
             argv += ["--approval-mode", _MODES[spec.permission_mode]]
         if spec.model is not None:
             argv += ["--model", spec.model]
+        if spec.ci and context.environ.get(_KEY) and not context.environ.get(_HOME):
+            known = File(".gemini/settings.json", json.dumps({**_settings(context), **_WITH_A_KEY}).encode())
+            return Launch((*argv, *spec.agent_args, "-i", told), {_HOME: str(context.home)}, home=(known,))
         settings = File(_SETTINGS, json.dumps(_settings(context), indent=2).encode())
         env = {"GEMINI_CLI_SYSTEM_DEFAULTS_PATH": str(context.agent_dir / _SETTINGS)}
         return Launch((*argv, *spec.agent_args, "-i", told), env, (settings,))
