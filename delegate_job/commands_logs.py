@@ -1,10 +1,10 @@
 """`logs`: what happened to a job, as events, as reports, as its terminal or as its checks' output."""
 
+import codecs
 import json
 import os
 import sys
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 from delegate_job import client, locks, starter
@@ -35,7 +35,7 @@ def logs(job: str, registry_dir: str | None, *, kind: str, follow: bool, as_json
         if kind == "events":
             _show_events(registry, row, follow=follow, as_json=as_json)
         else:
-            _show_log(registry, row, kind=kind, follow=follow)
+            _show_log(registry, row, kind=kind, follow=follow, as_json=as_json)
     return ExitCode.ACCEPTED
 
 
@@ -76,17 +76,45 @@ def _event_line(document: dict[str, Any]) -> str:
     )
 
 
-def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool) -> None:
+def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool, as_json: bool) -> None:
     paths = registry.paths.job(row.job.id)
 
     def done() -> bool:
         return not follow or registry.row(row.job.id).job.done
 
-    checks = (paths.validation_log(attempt + 1) for attempt in range(row.job.attempt))
-    pieces = {
-        "pane": client.follow_file(paths.pane_log, done),
-        "reports": client.report_lines(row, done),
-        "validation": chain.from_iterable(client.follow_file(path, done) for path in checks),
-    }
-    for piece in pieces[kind]:
-        to_stdout(harmless(piece) if sys.stdout.isatty() else piece)
+    if kind == "reports":
+        _show_reports(client.report_lines(row, done), as_json=as_json)
+    elif kind == "pane":
+        _show_text(client.follow_file(paths.pane_log, done), {} if as_json else None)
+    else:
+        for attempt in range(1, row.job.attempt + 1):
+            pieces = client.follow_file(paths.validation_log(attempt), done)
+            _show_text(pieces, {"attempt": attempt} if as_json else None)
+
+
+def _show_reports(lines: Iterator[bytes], *, as_json: bool) -> None:
+    for line in lines:
+        if not as_json or _is_object(line):
+            _to_reader(line)
+
+
+def _is_object(line: bytes) -> bool:
+    # A line may be torn, or anything: an agent can write what it likes there.
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _show_text(pieces: Iterator[bytes], fields: dict[str, Any] | None) -> None:
+    """Show pieces of a log as they are or, with `fields`, each as a JSON object with them and its `text`."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for piece in pieces:
+        if fields is None:
+            _to_reader(piece)
+        elif text := decoder.decode(piece):
+            print(json.dumps({**fields, "text": text}, ensure_ascii=False), flush=True)
+
+
+def _to_reader(piece: bytes) -> None:
+    to_stdout(harmless(piece) if sys.stdout.isatty() else piece)
