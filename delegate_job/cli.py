@@ -54,6 +54,7 @@ COMMANDS = Commands(
             "prune": "cli_registry",
             "cancel": "cli_agent",
             "doctor": "cli_registry",
+            "skill": "cli_programs",
             "supervise": "cli_registry",
             "broker": "cli_registry",
         }

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from delegate_job.errors import NotStartedError, UsageError
 from delegate_job.job import JobSpec
@@ -33,6 +33,31 @@ START_HOOKS = frozenset({"claude-code", "codex"})
 
 ANSWERED_BY_KEYS = frozenset({"codex", "gemini"})
 """The agents whose hooks tell of a dialog and cannot answer it; the module of each has its `DIALOG`."""
+
+
+class SkillDir(NamedTuple):
+    """Where an agent looks for skills, a directory each, with a `SKILL.md` in it."""
+
+    of_user: str
+    """Below the home directory."""
+    of_project: str
+    """Below a project's directory."""
+    variable: str = ""
+    """The variable that names another home of the agent's, in which it is `skills`."""
+
+
+_SHARED = SkillDir(".agents/skills", ".agents/skills")
+# Seen in codex 0.169.0 (`codex debug prompt-input`), gemini-cli 0.61.0 (`gemini skills list`; a project's
+# only when that is trusted), opencode 1.18.33 (`opencode debug skill`) and claude-code 2.1.330 (what it tells
+# its model: of `.agents` nothing).
+SKILL_DIRS: Mapping[str, SkillDir] = MappingProxyType(
+    {
+        "claude-code": SkillDir(".claude/skills", ".claude/skills", "CLAUDE_CONFIG_DIR"),
+        "codex": _SHARED,
+        "gemini": _SHARED,
+        "opencode": _SHARED,
+    }
+)
 
 COMMAND = "command"
 """The agent that is an argv template: `--agent command --command '…'`."""

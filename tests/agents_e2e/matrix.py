@@ -55,6 +55,7 @@ ROWS = (
         {"opencode": "tries for ever: `progress`"},
     ),
     Row("killed: lost", "test_killed"),
+    Row("is told of the skill of `skill install`", "test_is_told_of_the_skill"),
 )
 """The table of docs/agents.md, from above to below."""
 

@@ -49,6 +49,8 @@ class Asked:
     """All text of the conversation."""
     turn: Turn
     """What it was answered."""
+    whole: str = field(repr=False)
+    """All text of the request: also what the agent is told to be, and its tools."""
 
 
 class ModelStub(ThreadingHTTPServer):
@@ -86,7 +88,7 @@ class ModelStub(ThreadingHTTPServer):
         told = "\n".join(texts)
         if turn.report:
             turn = turn._replace(runs=_report_line(told, turn.report))
-        self.asked.append(Asked(told, turn))
+        self.asked.append(Asked(told, turn, "\n".join(_strings(request))))
         if turn.hold is not None:
             turn.hold.wait(HOLD_TIMEOUT)
         return turn

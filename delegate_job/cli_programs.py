@@ -1,0 +1,40 @@
+"""The commands for other programs: `skill`.
+
+Each parses, calls one function, and returns an exit code; what it does stands elsewhere.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from delegate_job.cli_options import Argument, AsJson, Option, RegistryDir
+from delegate_job.errors import UsageError
+
+
+class SkillAction(StrEnum):
+    """What can be done with the skill."""
+
+    INSTALL = "install"
+    SHOW = "show"
+
+
+def skill(
+    action: Annotated[SkillAction, Argument("Put it where the agent looks, or print it.", "ACTION")],
+    agent: Annotated[str, Option("Whose skills.", "NAME")] = "claude-code",
+    project: Annotated[bool, Option("This directory's skills, not yours.")] = False,
+    into: Annotated[str | None, Option("This directory of skills instead.", "DIR", flags=("--dir",))] = None,
+    force: Annotated[bool, Option("Replace a file that was changed.")] = False,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Teach another agent to delegate: install the skill, or show it.
+
+    Example: delegate-job skill install --agent codex
+    """
+    from delegate_job import commands_skill
+
+    del registry_dir  # Every command takes it; a skill knows no registry.
+    if action is SkillAction.SHOW:
+        return commands_skill.show(as_json=as_json)
+    if into is not None and project:
+        raise UsageError("--dir and --project exclude each other")
+    return commands_skill.install(agent, into, project=project, force=force, as_json=as_json)
