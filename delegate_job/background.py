@@ -15,6 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from delegate_job import locks
+from delegate_job.allocator import keep_small
 from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, one_line
 from delegate_job.events import Event, Kind
 from delegate_job.job import Job
@@ -267,6 +268,7 @@ def _now() -> str:
 
 def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> None:
     """Be the registry's supervisor; RegistryError when it has one."""
+    keep_small()
     with Registry(paths) as registry:
         lock = locks.acquire(paths.supervisor_lock, wait=1.0)
         _close_gate(paths)

@@ -1,8 +1,12 @@
 """What a background supervisor does for its registry beside its jobs. Backups: test_damage has those."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from delegate_job import locks
 from delegate_job.supervisor_upkeep import ABANDONED_AFTER
@@ -47,3 +51,34 @@ def test_what_a_killed_submit_left_is_removed(place: Place) -> None:
     assert supervise.wait(10) == 0
     os.close(lock)
     assert (fresh.exists(), held.exists()) == (True, True)
+
+
+THREADS = """
+import ctypes, sys, threading
+from delegate_job.allocator import keep_small
+if sys.argv[1] == "yes":
+    keep_small()
+together = threading.Barrier(4, timeout=20)
+def work():
+    together.wait()
+    blocks = [bytes(5_000) for _ in range(200)]
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+ctypes.CDLL(None).malloc_stats()
+"""
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="promised of glibc alone")
+def test_threads_of_a_supervisor_share_one_heap() -> None:
+    """A thread of a moment leaves no heap of its own with holes behind; without our word to glibc it does."""
+    without, with_it = (
+        subprocess.run(
+            [sys.executable, "-c", THREADS, way], capture_output=True, check=True, text=True, timeout=60
+        ).stderr.count("Arena ")
+        for way in ("no", "yes")
+    )
+    assert with_it == 1 < without
