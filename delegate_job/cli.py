@@ -53,6 +53,7 @@ COMMANDS = Commands(
             "retry": "cli_agent",
             "prune": "cli_registry",
             "cancel": "cli_agent",
+            "config": "cli_config",
             "doctor": "cli_registry",
             "skill": "cli_programs",
             "supervise": "cli_registry",

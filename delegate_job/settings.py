@@ -98,6 +98,8 @@ _KEYS: Mapping[str, _Key] = MappingProxyType(
         "registry_dir": _Key(values.directory, default_registry, is_path=True),
     }
 )
+SECRET = frozenset(name for name, key in _KEYS.items() if key.secret)
+"""The settings whose values may hold what others must not read."""
 _USER_KEYS = frozenset(name for name, key in _KEYS.items() if key.in_user_file) | {"agents"}
 _WORKDIR_KEYS = frozenset(name for name, key in _KEYS.items() if key.in_workdir)
 _REFUSED_IN_WORKDIR = (_USER_KEYS | {"agent_session", "notify"}) - _WORKDIR_KEYS
