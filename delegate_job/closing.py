@@ -118,5 +118,6 @@ class Close(Duty):
 
     def _records(self) -> list[Path]:
         logs = [self._paths.validation_log(attempt + 1) for attempt in range(self._job.attempt)]
-        paths = [self._paths.events, self._paths.pane_log, *logs, self._paths.result]
+        panes = [self._paths.pane_log, self._paths.pane_cast]
+        paths = [self._paths.events, *panes, *logs, self._paths.result]
         return [path for path in paths if path.exists()]

@@ -1,6 +1,7 @@
 """The script that tmux is given: `python -I -S -X utf8 pane.py JOB_DIR`; nothing but the way to `runner`.
 
-With `--supervise JOB_DIR`, as a runner asks for it, the way to `starter`.
+With `--supervise JOB_DIR`, as a runner asks for it, the way to `starter`; with `--record FILE SIZE TTY`, at
+the end of the pane's pipe, to `recorder`.
 
 It is short because Python compiles a script each time, but a module once.
 """
@@ -16,6 +17,10 @@ if __name__ == "__main__":
 
         ensure_running_for(sys.argv[2])
         sys.exit()
+    if sys.argv[1] == "--record":
+        from delegate_job.recorder import main as record
+
+        sys.exit(record(*sys.argv[2:]))
     from delegate_job.runner import main
 
     sys.exit(main(sys.argv[1]))

@@ -198,6 +198,11 @@ class JobPaths(NamedTuple):
         return self.root / "pane.log"
 
     @property
+    def pane_cast(self) -> Path:
+        """The same with its timing, as an asciicast."""
+        return self.root / "pane.cast"
+
+    @property
     def result(self) -> Path:
         """The finished job as JSON."""
         return self.root / "result.json"

@@ -196,10 +196,10 @@ def _record(lock: int, agent: int) -> str | None:
 
 
 def _tell(job_dir: str, kind: str, detail: str | None, data: "dict[str, Any]") -> None:
-    from delegate_job import journal
+    from delegate_job import journal_line
 
     try:
-        journal.append_event(f"{job_dir}/control.jsonl", _job_id(job_dir), kind, detail, data)
+        journal_line.append_event(f"{job_dir}/control.jsonl", _job_id(job_dir), kind, detail, data)
     except OSError as error:
         # The owner will see by the lock that we ended; a full disk must not keep the agent from working.
         _say(f"delegate-job: cannot write {job_dir}/control.jsonl: {error.strerror}")

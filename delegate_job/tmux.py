@@ -10,6 +10,7 @@ import re
 import resource
 import shlex
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ PANE_LOG_LIMIT = 64 * 1024 * 1024
 """Bytes of `pane.log`; what the terminal says after that is on the screen alone."""
 FILE_LIMIT = 65536
 """Soft limit of open files for the tmux server: it takes two a pane, and at its limit it dies."""
+_PANE = Path(__file__).resolve().with_name("pane.py")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _GONE = ("can't find session", "can't find window", "can't find pane")
@@ -276,15 +278,23 @@ def _create(pane_log: Path) -> None:
 
 
 def _log_command(name: str, pane_log: Path) -> list[str]:
-    """Return the command that copies the pane's output to a file, up to a limit.
+    """Return the command that copies the pane's output to a file, up to a limit, and on to its recorder.
 
-    tmux expands `#` and `%` in it and hands it to sh. `##` does not escape before `[`, so the path goes
+    The copy needs nothing but `tee`, and goes on without the recorder, which lets the agent start first. tmux
+    expands `#` and `%` in the command and hands it to sh. `##` does not escape before `[`, so paths go
     through as octal numbers, in which no character means anything to tmux, to strftime or to a shell.
     """
-    octal = "".join(f"\\{byte:03o}" for byte in os.fsencode(pane_log))
-    blocks = PANE_LOG_LIMIT // 512
-    copy = f"umask 077; ulimit -c 0; ulimit -f {blocks}; exec cat >> \"$(printf '{octal}')\""
+    recording = pane_log.with_suffix(".cast")
+    python = f"{_octal(sys.executable)} -I -S -X utf8 {_octal(_PANE)}"
+    record = f"{python} --record {_octal(recording)} #{{pane_width}}x#{{pane_height}} '#{{pane_tty}}'"
+    limits = f"umask 077; ulimit -c 0; ulimit -f {PANE_LOG_LIMIT // 512}; trap '' PIPE XFSZ"
+    copy = f"{limits}; tee -a {_octal(pane_log)} 2>/dev/null | exec nice -n 5 {record} 2>/dev/null"
     return ["pipe-pane", "-t", _pane(name), copy]
+
+
+def _octal(path: str | Path) -> str:
+    digits = "".join(f"\\{byte:03o}" for byte in os.fsencode(path))
+    return f"\"$(printf '{digits}')\""
 
 
 def _parse_panes(text: str) -> dict[str, SessionInfo]:
