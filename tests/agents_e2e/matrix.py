@@ -11,7 +11,8 @@ from agents_e2e.real_agents import RIGS, Rig
 YES = "yes"
 AGENTS = tuple(rig.agent for rig in RIGS)
 _NO_WAY = MappingProxyType({"codex": "refused: no way", "gemini": "refused: no way"})
-_NOT_ASKED = MappingProxyType(dict.fromkeys(AGENTS, "not tried") | {"claude-code": YES})
+_UNTOLD = "not told: asked for its report"
+_BACKGROUND = MappingProxyType({"codex": _UNTOLD, "gemini": _UNTOLD, "opencode": "has none"})
 
 
 class Row(NamedTuple):
@@ -43,7 +44,7 @@ ROWS = (
     Row("`approve`", "test_a_permission_is_approved_from_another_terminal"),
     Row("`deny`", "test_a_permission_is_denied_with_a_reason"),
     Row("`answer` to a question", "test_a_question_is_answered", _NO_WAY),
-    Row("a background task is no end", "test_a_background_task_is_no_end", _NOT_ASKED),
+    Row("a background task is no end", "test_a_background_task_is_no_end", _BACKGROUND),
     Row(
         "Esc: the job goes on with what is sent",
         "test_esc_does_not_end_the_job",
@@ -60,7 +61,11 @@ ROWS = (
 """The table of docs/agents.md, from above to below."""
 
 OTHERWISE = MappingProxyType(
-    {"test_esc_fails_the_job": {"gemini"}, "test_a_retry_of_the_model_is_told": {"opencode"}}
+    {
+        "test_a_background_task_is_not_told": {"codex", "gemini"},
+        "test_esc_fails_the_job": {"gemini"},
+        "test_a_retry_of_the_model_is_told": {"opencode"},
+    }
 )
 """Tests of what is so where a promise does not hold -> the agents that they are run with."""
 

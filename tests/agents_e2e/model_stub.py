@@ -32,7 +32,7 @@ class Turn(NamedTuple):
     status: int = 0
     """An HTTP status to fail with; retries of the same request get it again."""
     background: bool = False
-    """Run the command as a background task (claude-code)."""
+    """Run the command as a background task (claude-code, codex, gemini)."""
     escalate: bool = False
     """Ask to run the command outside the sandbox (codex)."""
     question: str = ""

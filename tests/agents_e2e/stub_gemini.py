@@ -53,5 +53,5 @@ def _part(turn: Turn, *, plain: bool) -> dict[str, Any]:
         return {"text": "{}"}  # its side requests want JSON
     if not turn.runs:
         return {"text": turn.text}
-    given = {"command": turn.runs, "description": "Run it"}
+    given = {"command": turn.runs, "description": "Run it", "is_background": turn.background}
     return {"functionCall": {"name": "run_shell_command", "args": given, "id": identifier("call")}}

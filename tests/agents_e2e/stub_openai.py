@@ -59,7 +59,9 @@ def _call(request: dict[str, Any], turn: Turn) -> tuple[str, dict[str, Any]] | N
     tools = [tool.get("function", tool) for tool in request.get("tools") or []]
     names = {tool.get("name") or tool.get("type") for tool in tools}
     escalated = {"sandbox_permissions": "require_escalated", "justification": "It must be written outside."}
-    more = escalated if turn.escalate else {}
+    more: dict[str, Any] = escalated if turn.escalate else {}
+    if turn.background:
+        more = {"yield_time_ms": 250}
     if "exec_command" in names:
         return "exec_command", {"cmd": turn.runs, **more}
     return "bash", {"command": turn.runs, "description": "Run it"}

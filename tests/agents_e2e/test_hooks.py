@@ -122,6 +122,20 @@ def test_a_question_is_answered(agent: RealAgent) -> None:
     assert "Blue" in agent.model.asked[1].text
 
 
+def test_a_background_task_is_not_told(agent: RealAgent) -> None:
+    """Where no hook tells of what still runs a turn ends as any other: the agent is asked for its report."""
+    task = Turn(runs="touch runs; until [ -e go ]; do sleep 0.1; done", background=True)
+    agent.model.says(task, Turn("It runs."))
+    agent.model.says(Turn("Wait.", hold=(gate := threading.Event())), to=REMINDER)
+    job = agent.start()
+    wait_until((agent.place.work / "runs").exists, DEADLINE, "the task")
+    wait_until(lambda: REMINDER in agent.model.asked[-1].text, DEADLINE, "the question")
+    assert not any("still running" in str(event["detail"]) for event in agent.events(job))
+    (agent.place.work / "go").touch()
+    gate.set()
+    agent.place.run("cancel", job)
+
+
 def test_a_retry_of_the_model_is_told(agent: RealAgent) -> None:
     """An agent that tries a refused request again for ever says so each time, and its job goes on."""
     agent.model.says(Turn(status=400))
