@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from delegate_job.agents import BUILT_IN, agent_of
-from delegate_job.agents.base import Context, Launch
+from delegate_job.agents.base import Context, Launch, Link
 from delegate_job.agents.instructions import compose, prompt_text, publish_argv, reminder, to_bytes
 from delegate_job.audit import AuditDir
 from delegate_job.environment import read_limits, scrub
@@ -137,10 +137,15 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
             _write_new(paths.agent / KEY, new_key(), 0o600)
     for file in briefing.launch.files:
         _write_new(paths.agent / file.name, file.content, file.mode)
-    for file in briefing.launch.home:
-        paths.home.mkdir(mode=0o700, exist_ok=True)
-        (paths.home / file.name).parent.mkdir(mode=0o700, exist_ok=True)
-        _write_new(paths.home / file.name, file.content, file.mode)
+    for entry in briefing.launch.home:
+        path = paths.home / entry.name
+        _make_directories(path.parent, paths.home.parent)
+        if isinstance(entry, Link):
+            # What the agent has put in its place is its own, since the launch before.
+            if not os.path.lexists(path):
+                path.symlink_to(entry.target)
+        else:
+            _write_new(path, entry.content, entry.mode)
     if briefing.in_tmux:
         write_launch_file(
             paths,
@@ -149,6 +154,12 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
             env=briefing.environ,
             limits=read_limits(paths.environ),
         )
+
+
+def _make_directories(path: Path, under: Path) -> None:
+    if path != under:
+        _make_directories(path.parent, under)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

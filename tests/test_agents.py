@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegate_job.agents import BUILT_IN, agent_named, agent_of, instructions
-from delegate_job.agents.base import PERMISSION_MODES, Agent, Context, Launch, Wanted
+from delegate_job.agents.base import PERMISSION_MODES, Agent, Context, File, Launch, Link, Wanted
 from delegate_job.agents.codex import trusted_hash
 from delegate_job.agents.instructions import ARGUMENT_LIMIT, as_argument, compose, prompt_text, to_bytes
 from delegate_job.errors import NotStartedError, UsageError
@@ -303,10 +303,52 @@ def test_gemini_argv() -> None:
         "-i",
         given.instructions,
     )
-    (file,) = launch.files
-    assert launch.env == {"GEMINI_CLI_SYSTEM_DEFAULTS_PATH": str(given.agent_dir / file.name)}
+    (file,) = launch.files or [entry for entry in launch.home if isinstance(entry, File)]
     for event, (group,) in json.loads(file.content)["hooks"].items():
         assert shlex.split(group["hooks"][0]["command"]) == [*HOOK, event]
+
+
+def gemini_home(home: Path, agent_dir: Path) -> Launch:
+    """Return a launch of gemini for a user with this home."""
+    given = context(SPEC._replace(agent="gemini"), HOME=str(home))
+    return agent_named("gemini").launch(given._replace(hook_argv=HOOK, agent_dir=agent_dir))
+
+
+def test_gemini_gets_a_home_where_its_defaults_would_not_be_heeded(tmp_path: Path) -> None:
+    """The user's settings and hooks with ours behind them, links to all else; theirs stay as they are."""
+    users = tmp_path / ".gemini"
+    users.mkdir()
+    theirs = {"hooks": {"AfterAgent": [{"hooks": [{"command": "mine"}]}], "X": []}, "model": {"name": "m"}}
+    (users / "settings.json").write_text(json.dumps(theirs))
+    (users / "oauth_creds.json").write_text("{}")
+    (users / "x.lock").mkdir()
+    tmp_path.chmod(0o777)
+    launch = gemini_home(tmp_path, agent_dir=tmp_path)
+    assert (launch.env, launch.files) == ({"GEMINI_CLI_HOME": str(HOME)}, ())
+    settings, link = launch.home
+    assert isinstance(settings, File)
+    assert link == Link(".gemini/oauth_creds.json", users / "oauth_creds.json")
+    merged = json.loads(settings.content)
+    assert merged["model"] == theirs["model"]
+    assert merged["hooks"]["AfterAgent"][0] == {"hooks": [{"command": "mine"}]}
+    assert len(merged["hooks"]["AfterAgent"]) == 2
+    assert json.loads((users / "settings.json").read_text()) == theirs
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "// mine\n{}"])
+def test_gemini_leaves_settings_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    """There is no home then: what cannot be read cannot be carried over."""
+    (tmp_path / ".gemini").mkdir()
+    (tmp_path / ".gemini/settings.json").write_text(text)
+    tmp_path.chmod(0o777)
+    assert gemini_home(tmp_path, agent_dir=tmp_path).home == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gemini heeds defaults of root's alone")
+def test_gemini_keeps_its_home_where_root_alone_may_write() -> None:
+    """There its own system defaults carry the hooks."""
+    launch = gemini_home(Path("/none"), agent_dir=Path("/var/lib/none/jobs/x/agent"))
+    assert (launch.home, list(launch.env)) == ((), ["GEMINI_CLI_SYSTEM_DEFAULTS_PATH"])
 
 
 def test_opencode_argv() -> None:
@@ -520,6 +562,7 @@ def test_claude_in_ci_has_a_home_of_its_own() -> None:
     launch = agent_named("claude-code").launch(context(IN_CI, ANTHROPIC_API_KEY="k" * 30 + "z" * 20))
     assert launch.env["CLAUDE_CONFIG_DIR"] == str(HOME)
     (file,) = launch.home
+    assert isinstance(file, File)
     assert (file.name, file.mode) == (".claude.json", 0o600)
     known = json.loads(file.content)
     assert known["hasCompletedOnboarding"]
@@ -547,6 +590,7 @@ def test_claude_in_ci_knows_the_repository(tmp_path: Path, git: bytes | None, kn
         (tmp_path / ".git").write_bytes(git)
     spec = IN_CI._replace(workdir=str(tmp_path / "inner"))
     (file,) = agent_named("claude-code").launch(context(spec)).home
+    assert isinstance(file, File)
     expected = [known.format(tmp_path)] if known else []
     assert list(json.loads(file.content)["projects"]) == [spec.workdir, *expected]
 

@@ -20,12 +20,21 @@ class File(NamedTuple):
     """A file of this run, to be written into a directory of the job's before the launch."""
 
     name: str
-    """Relative to the directory it is meant for; in a home it may have one of its own."""
+    """Relative to the directory it is meant for; what lies between is made."""
     content: bytes
     mode: int = 0o600
 
     def __repr__(self) -> str:
         return f"File({self.name!r})"
+
+
+class Link(NamedTuple):
+    """A symbolic link of this run, among its files."""
+
+    name: str
+    """As of a `File`."""
+    target: Path
+    """Absolute."""
 
 
 class Launch(NamedTuple):
@@ -35,8 +44,8 @@ class Launch(NamedTuple):
     """Run without a shell, in the work dir. Holds the prompt, therefore not in the repr."""
     env: Mapping[str, str] = MappingProxyType({})
     files: tuple[File, ...] = ()
-    home: tuple[File, ...] = ()
-    """Files for `Context.home`, which is there when the agent starts if there is one of them."""
+    home: tuple[File | Link, ...] = ()
+    """What is for `Context.home`, which is there when the agent starts if there is one of them."""
 
     def __repr__(self) -> str:
         return f"Launch(files={self.files})"

@@ -6,16 +6,33 @@ Seen in gemini-cli 0.61.0 on Debian 12, unless a line says otherwise.
 """
 
 import json
+import os
 import shlex
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from delegate_job.agents.base import AS_IT_IS, Agent, Context, Dialog, File, Launch, Wanted, missing_program
+from delegate_job.agents.base import (
+    AS_IT_IS,
+    Agent,
+    Context,
+    Dialog,
+    File,
+    Launch,
+    Link,
+    Wanted,
+    missing_program,
+)
 from delegate_job.agents.instructions import as_argument
 
 _PROGRAM = "gemini"
 _SETTINGS = "gemini-settings.json"
+_OURS = "delegate-job "
+_USERS = ".gemini/settings.json"
+_BESIDE = (".agents", ".env")
+"""What it looks for in a home outside `.gemini`."""
 _MODES: Mapping[str, str] = MappingProxyType(
     {"ask": "default", "edits": "auto_edit", "auto": "yolo", "all": "yolo"}
 )
@@ -46,10 +63,10 @@ class Gemini(NamedTuple):
         `--skip-trust` trusts the work dir for this launch alone. A prompt that begins with `/` would run a
         command of its own; ours does not. It survives a hangup: its end is the runner's to make.
 
-        Our settings are the system's defaults, which those of the user and of an administrator win over. It
+        Our hooks are in the system's defaults, which those of the user and of an administrator win over. It
         heeds them only where root alone may write, the file's directories among it ("Skipping system defaults
-        file …" on the screen): without them there are no hooks, and the agent's own reports are all. With
-        `--ci` and a key they are the user settings of a home of the job's, which it heeds anywhere.
+        file …" on the screen). Elsewhere it gets a home of the job's own (`GEMINI_CLI_HOME`), which holds the
+        user's settings with our hooks, and links to all else; with `--ci` and a key, nothing of the user's.
         """
         spec = context.spec
         told = as_argument(context.instructions, context.instructions_path, job_id=spec.id)
@@ -58,12 +75,16 @@ class Gemini(NamedTuple):
             argv += ["--approval-mode", _MODES[spec.permission_mode]]
         if spec.model is not None:
             argv += ["--model", spec.model]
+        argv += [*spec.agent_args, "-i", told]
         if spec.ci and context.environ.get(_KEY) and not context.environ.get(_HOME):
-            known = File(".gemini/settings.json", json.dumps({**_settings(context), **_WITH_A_KEY}).encode())
-            return Launch((*argv, *spec.agent_args, "-i", told), {_HOME: str(context.home)}, home=(known,))
-        settings = File(_SETTINGS, json.dumps(_settings(context), indent=2).encode())
+            return _at_home(argv, context, {**_settings(context), **_WITH_A_KEY})
+        users = Path(context.environ.get(_HOME) or context.environ.get("HOME", "/"))
+        settings = None if _is_roots(context.agent_dir) else _users_settings(users)
+        if settings is not None and context.hook_argv:
+            return _at_home(argv, context, _with_hooks(settings, context), _links(users))
+        defaults = File(_SETTINGS, json.dumps(_settings(context), indent=2).encode())
         env = {"GEMINI_CLI_SYSTEM_DEFAULTS_PATH": str(context.agent_dir / _SETTINGS)}
-        return Launch((*argv, *spec.agent_args, "-i", told), env, (settings,))
+        return Launch(tuple(argv), env, (defaults,))
 
     def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether `gemini` is missing."""
@@ -72,14 +93,75 @@ class Gemini(NamedTuple):
 
 
 def _settings(context: Context) -> dict[str, object]:
-    if not context.hook_argv:
-        return {}
-    return {"hooks": {event: [{"hooks": [_hook(context, event)]}] for event in _HOOKS}}
+    return {"hooks": _hooks(context)} if context.hook_argv else {}
+
+
+def _hooks(context: Context) -> dict[str, list[object]]:
+    return {event: [{"hooks": [_hook(context, event)]}] for event in _HOOKS}
+
+
+def is_ours(group: object) -> bool:
+    """Return whether a group of hooks, as settings have it, is one that `Launch` describes."""
+    hooks = group.get("hooks") if isinstance(group, dict) else None
+    first = hooks[0] if isinstance(hooks, list) and hooks else None
+    return isinstance(first, dict) and str(first.get("name")).startswith(_OURS)
 
 
 def _hook(context: Context, event: str) -> dict[str, object]:
     command = shlex.join((*context.hook_argv, event))
-    return {"name": f"delegate-job {event}", "type": "command", "command": command, "timeout": _HOOK_TIMEOUT}
+    return {"name": f"{_OURS}{event}", "type": "command", "command": command, "timeout": _HOOK_TIMEOUT}
+
+
+# -- a home of the job's
+
+
+def _at_home(
+    argv: list[str], context: Context, settings: Mapping[str, object], links: Sequence[Link] = ()
+) -> Launch:
+    file = File(_USERS, json.dumps(settings, indent=2).encode())
+    return Launch(tuple(argv), {_HOME: str(context.home)}, home=(file, *links))
+
+
+def _is_roots(directory: Path) -> bool:
+    """Return whether only root may write there, and above, as gemini sees it: then it heeds our defaults."""
+    for each in (directory, *directory.parents):
+        try:
+            status = each.stat()
+        except OSError:
+            continue  # It is made when the job starts, by us.
+        if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return False
+    return os.geteuid() == 0
+
+
+def _users_settings(home: Path) -> dict[str, object] | None:
+    """Return the user's own settings; None when they cannot be read, such as with comments: they stay."""
+    try:
+        settings = json.loads((home / _USERS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def _with_hooks(settings: dict[str, object], context: Context) -> dict[str, object]:
+    users = settings.get("hooks")
+    hooks = dict(users) if isinstance(users, dict) else {}
+    for event, ours in _hooks(context).items():
+        theirs = hooks.get(event)
+        hooks[event] = [*(theirs if isinstance(theirs, list) else []), *ours]
+    return {**settings, "hooks": hooks}
+
+
+def _links(home: Path) -> list[Link]:
+    """Return links to all that gemini looks for in a home: login, extensions, commands, sessions, memory."""
+    try:
+        names = sorted(os.listdir(home / ".gemini"))  # noqa: PTH208 - names are all that is wanted
+    except OSError:
+        names = []
+    wanted = [f".gemini/{name}" for name in names if name != "settings.json" and not name.endswith(".lock")]
+    return [Link(name, home / name) for name in (*wanted, *_BESIDE) if (home / name).exists()]
 
 
 DIALOG = Dialog(begins="│ ? ", grants="1. Allow once", approve=b"1")

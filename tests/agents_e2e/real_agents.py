@@ -4,7 +4,6 @@ Not the model they talk to: that is a stub. Versions stand in tests/npm/package.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -236,7 +235,6 @@ CODEX = Rig(
     dialog="Would you like to run",
     yes="y",
 )
-# gemini-cli 0.61.0 heeds our settings only where root alone may write, in every directory above them too.
 GEMINI = Rig(
     "gemini",
     "gemini",
@@ -246,7 +244,6 @@ GEMINI = Rig(
     ("--permission-mode", "all"),
     asking=("--permission-mode", "ask"),
     dialog="Allow execution of",
-    under=Path("/var/lib") if os.geteuid() == 0 else SHORT_TEMP,
 )
 OPENCODE = Rig(
     "opencode",

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from delegate_job.agents.base import Wanted
+from delegate_job.agents.base import File, Launch, Wanted
+from delegate_job.agents.gemini import is_ours
 from delegate_job.agents.probes import (
     HOOKS,
     LIMIT,
@@ -66,15 +67,28 @@ def _echo(trial: Trial) -> Echo:
         "security": {"auth": {"selectedType": "gemini-api-key"}},
         "general": {"enableAutoUpdate": False},
         "privacy": {"usageStatisticsEnabled": False},
+        "hooks": _own_hooks(trial.launch),
     }
+    # Not the home of the launch, which has links to what is the user's.
     env = {
+        **_apart(trial.home / "apart"),
         "GEMINI_API_KEY": "none",
         "GOOGLE_GEMINI_BASE_URL": trial.nowhere,
         "GOOGLE_GENAI_USE_VERTEXAI": None,
         "GOOGLE_GENAI_USE_GCA": None,
     }
-    files = {".gemini/settings.json": json.dumps(settings)}
+    files = {"apart/.gemini/settings.json": json.dumps(settings)}
     return Echo((*options, "-p", "Say nothing."), env, files)
+
+
+def _own_hooks(launch: Launch) -> dict[str, object]:
+    """Return our hooks of a launch that has them in a home; none of its user's."""
+    for entry in launch.home:
+        if isinstance(entry, File):
+            hooks = json.loads(entry.content)["hooks"]
+            ours = {event: [group for group in groups if is_ours(group)] for event, groups in hooks.items()}
+            return {event: groups for event, groups in ours.items() if groups}
+    return {}
 
 
 def _why_silent(output: str) -> str | None:
