@@ -14,7 +14,7 @@ import pytest
 
 import make_old_registry
 import samples
-from delegate_job import registry as registry_module
+from delegate_job import registry_file
 from delegate_job.errors import RegistryError, UnknownJobError
 from delegate_job.events import Event, Kind, Source
 from delegate_job.job import Job, JobState, Outcome
@@ -453,8 +453,8 @@ def test_a_migration_is_whole_or_not_at_all(paths: RegistryPaths, monkeypatch: p
         added(registry)
     bad = (*MIGRATIONS, "ALTER TABLE jobs ADD COLUMN half TEXT; CREATE TABLE jobs (x)")
     with monkeypatch.context() as patch:
-        patch.setattr(registry_module, "MIGRATIONS", bad)
-        patch.setattr(registry_module, "VERSION", VERSION + 1)
+        patch.setattr(registry_file, "MIGRATIONS", bad)
+        patch.setattr(registry_file, "VERSION", VERSION + 1)
         with pytest.raises(RegistryError, match="table jobs already exists"):
             Registry(paths)
     with Registry(paths) as registry:
