@@ -57,6 +57,10 @@ ROWS = (
     ),
     Row("killed: lost", "test_killed"),
     Row("is told of the skill of `skill install`", "test_is_told_of_the_skill"),
+    Row("a hook of ours fails: the work goes on; `doctor` tells", "test_a_hook_that_fails_does_no_harm"),
+    Row("a hook of ours hangs: the same", "test_a_hook_that_hangs_does_no_harm"),
+    Row("hooks are switched off: the same", "test_hooks_that_are_off_do_no_harm"),
+    Row("`doctor` sees it run our hooks", "test_doctor_sees_the_hooks_run"),
 )
 """The table of docs/agents.md, from above to below."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from delegate_job.agents.base import Wanted
 from delegate_job.agents.probes import (
+    HOOKS,
     Echo,
     Finding,
     Probes,
@@ -35,6 +36,7 @@ _KEYS = (
 _INSTALLED = ("package.json", "package-lock.json", "node_modules")
 """What it installs in its configuration directory on its first start."""
 _CONFIG = "OPENCODE_CONFIG_CONTENT"
+_NO_PLUGINS = "OPENCODE_PURE"
 
 
 def _look(environ: Mapping[str, str], _workdir: str, _wanted: Wanted) -> Iterator[Finding]:
@@ -51,6 +53,9 @@ def _look(environ: Mapping[str, str], _workdir: str, _wanted: Wanted) -> Iterato
         yield Finding("login", Status.OK, f"{key} is set")
     else:
         yield Finding("login", Status.WARNING, "none seen", "run `opencode auth login`")
+    if environ.get(_NO_PLUGINS, "").lower() in {"1", "true"}:
+        text = f"switched off by {_NO_PLUGINS}: our hooks are a plugin"
+        yield Finding(HOOKS, Status.WARNING, text, "unset it to hear of dialogs and ends of turns")
 
 
 def _config_dir(environ: Mapping[str, str]) -> Path:
