@@ -5,7 +5,7 @@ Each parses, calls one function, and returns an exit code; what it does stands e
 
 from typing import Annotated
 
-from delegate_job.cli_options import Argument, AsJson, JobId, Option, RegistryDir
+from delegate_job.cli_options import Argument, AsJson, DoneJobId, JobId, LiveJobId, Option, RegistryDir
 
 
 def attach(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
@@ -19,7 +19,7 @@ def attach(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = Fa
 
 
 def send(
-    job_id: JobId,
+    job_id: LiveJobId,
     text: Annotated[str, Argument("What to say; - reads stdin.", "TEXT")],
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
@@ -33,7 +33,7 @@ def send(
     return commands.send(job_id, text, registry_dir, as_json=as_json)
 
 
-def approve(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
+def approve(job_id: LiveJobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
     """Grant what the agent asks leave for, without a key in its session.
 
     Example: delegate-job approve @last
@@ -44,7 +44,7 @@ def approve(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = F
 
 
 def deny(
-    job_id: JobId,
+    job_id: LiveJobId,
     reason: Annotated[str | None, Option("What the agent is told.", "TEXT")] = None,
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
@@ -59,7 +59,7 @@ def deny(
 
 
 def answer(
-    job_id: JobId,
+    job_id: LiveJobId,
     text: Annotated[str, Argument("A label, its number, or words; - reads stdin.", "TEXT")],
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
@@ -74,7 +74,7 @@ def answer(
 
 
 def retry(
-    job_id: JobId,
+    job_id: DoneJobId,
     detach: Annotated[bool, Option("Leave it to the background.")] = False,
     broker: Annotated[str | None, Option("The external broker, if it had one.", "URL")] = None,
     registry_dir: RegistryDir = None,
@@ -89,7 +89,7 @@ def retry(
     return commands.retry(job_id, registry_dir, broker=broker, detach=detach, as_json=as_json)
 
 
-def cancel(job_id: JobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
+def cancel(job_id: LiveJobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
     """End a job and its agent.
 
     Example: delegate-job cancel @last

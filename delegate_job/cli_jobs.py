@@ -12,7 +12,18 @@ from delegate_job.errors import UsageError
 from delegate_job.job import JobState
 
 
-def publish(words: Annotated[list[str], Unparsed()]) -> int:
+def _publish(
+    event: Annotated[str, Option("What happened.", "KIND", completes="kind")],
+    detail: Annotated[str | None, Option("What to say about it.", "TEXT")] = None,
+    job: JobOption = None,
+    timeout: Annotated[float | None, Option("For the MQTT part.", "SECONDS")] = None,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Declare what `reporter` reads."""
+
+
+def publish(words: Annotated[list[str], Unparsed(like=_publish)]) -> int:
     """Report what happens to a job; agents run this. See `delegate-job publish --help`."""
     from delegate_job import reporter
 
@@ -20,7 +31,7 @@ def publish(words: Annotated[list[str], Unparsed()]) -> int:
 
 
 def status(
-    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
+    job_id: Annotated[str | None, Argument("The job.", "ID", "job")] = None,
     job: JobOption = None,
     connection: Annotated[bool, Option("A read-only MQTT URL and the topics.")] = False,
     registry_dir: RegistryDir = None,
@@ -37,7 +48,7 @@ def status(
 
 def list_jobs(
     state: Annotated[JobState | None, Option("Only jobs in this state.", "STATE")] = None,
-    agent: Annotated[str | None, Option("Only jobs of this agent.", "NAME")] = None,
+    agent: Annotated[str | None, Option("Only jobs of this agent.", "NAME", completes="agent")] = None,
     here: Annotated[bool, Option("Only jobs in this work dir.")] = False,
     limit: Annotated[int | None, Option("At most so many.", "N", minimum=1)] = None,
     registry_dir: RegistryDir = None,
@@ -58,7 +69,7 @@ def list_jobs(
 
 def wait(
     job_ids: Annotated[
-        list[str] | None, Argument("Jobs; all unfinished ones if none is named.", "[ID…]")
+        list[str] | None, Argument("Jobs; all unfinished ones if none is named.", "[ID…]", "job")
     ] = None,
     job: JobOption = None,
     any_of: Annotated[bool, Option("Until one of them is done.", flags=("--any",))] = False,
@@ -78,7 +89,7 @@ def wait(
 
 
 def verify(
-    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
+    job_id: Annotated[str | None, Argument("The job.", "ID", "job")] = None,
     job: JobOption = None,
     validate: Annotated[Path | None, Option("The check to run.", "SCRIPT")] = None,
     registry_dir: RegistryDir = None,
@@ -96,7 +107,7 @@ def verify(
 
 
 def logs(
-    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
+    job_id: Annotated[str | None, Argument("The job.", "ID", "job")] = None,
     job: JobOption = None,
     follow: Annotated[bool, Option("Go on until the job is done.", flags=("--follow", "-f"))] = False,
     reports: Annotated[bool, Option("What was claimed.")] = False,

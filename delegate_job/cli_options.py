@@ -32,6 +32,8 @@ class Option(NamedTuple):
     hidden: bool = False
     deniable: bool = False
     """A flag that may also be given as `--no-…`, which says no; not given, it is None."""
+    completes: str | None = None
+    """The kind of words (of `completion`) that a shell offers for it."""
 
 
 class Argument(NamedTuple):
@@ -39,16 +41,23 @@ class Argument(NamedTuple):
 
     help: str
     metavar: str
+    completes: str | None = None
+    """As in `Option`."""
 
 
 class Unparsed(NamedTuple):
     """The command reads all its words itself."""
 
+    like: Callable[..., None]
+    """Declares what it takes, for a shell that asks; it is never called."""
+
 
 RegistryDir = Annotated[str | None, Option("Where jobs are kept.", "DIR")]
 AsJson = Annotated[bool, Option("Print JSON for programs.", flags=("--json",))]
-JobId = Annotated[str, Argument("A job's id, its beginning, or @last.", "ID")]
-JobOption = Annotated[str | None, Option("The same as ID.", "ID")]
+JobId = Annotated[str, Argument("A job's id, its beginning, or @last.", "ID", "job")]
+LiveJobId = Annotated[str, Argument("A job's id, its beginning, or @last.", "ID", "live job")]
+DoneJobId = Annotated[str, Argument("A job's id, its beginning, or @last.", "ID", "done job")]
+JobOption = Annotated[str | None, Option("The same as ID.", "ID", completes="job")]
 
 
 def one_job(job_id: str | None, job: str | None) -> str:
@@ -85,7 +94,7 @@ class _NotPlainError(Exception):
     """This line is typer's to read."""
 
 
-def parameters(command: Command) -> Iterator[Parameter]:
+def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
     """Yield what a command's annotations declare, in their order."""
     code = command.__code__
     names = code.co_varnames[: code.co_argcount]

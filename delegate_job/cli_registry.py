@@ -28,7 +28,7 @@ def prune(
 
 
 def doctor(
-    agent: Annotated[str | None, Argument("Look at this agent, too.", "[AGENT]")] = None,
+    agent: Annotated[str | None, Argument("Look at this agent, too.", "[AGENT]", "agent")] = None,
     workdir: Annotated[str, Option("Where it is to work.", "DIR")] = ".",
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,

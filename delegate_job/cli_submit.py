@@ -16,13 +16,15 @@ def submit(
     prompt_file: Annotated[str | None, Option("The task's file; - is stdin.", "FILE")] = None,
     agent: Annotated[
         str | None,
-        Option("claude-code (default), codex, human, command, a program.", "NAME"),
+        Option("claude-code (default), codex, human, command, a program.", "NAME", completes="agent"),
     ] = None,
     command: Annotated[str | None, Option("For --agent command; run without a shell.", "'PROG ARG…'")] = None,
     workdir: Annotated[str, Option("Where the agent works.", "DIR")] = ".",
     agent_session: Annotated[str | None, Option("Name the session.", "tmux:LABEL")] = None,
     model: Annotated[str | None, Option("The agent's model.", "M")] = None,
-    permission_mode: Annotated[str | None, Option("ask, edits, auto or all.", "MODE")] = None,
+    permission_mode: Annotated[
+        str | None, Option("ask, edits, auto or all.", "MODE", completes="permission mode")
+    ] = None,
     timeout: Annotated[str | None, Option("End the job after that (3600).", "SEC")] = None,
     idle_timeout: Annotated[str | None, Option("End it when so long quiet.", "SEC")] = None,
     validate: Annotated[str | None, Option("Checks the work after the claim.", "SCRIPT")] = None,

@@ -3,13 +3,14 @@
 Made from the declarations in `cli`; what a command does is not here.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Annotated, Any
 
 import typer
 
-from delegate_job.cli_options import Argument, Command, Option, Parameter, Unparsed, parameters
+from delegate_job.cli_options import COMPLETION, Argument, Command, Option, Parameter, Unparsed, parameters
 from delegate_job.errors import UsageError
 
 PURPOSE = "Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."
@@ -40,14 +41,17 @@ def make_app(commands: Mapping[str, Command]) -> typer.Typer:
     app.callback()(_options)
     for name, command in commands.items():
         declared = tuple(parameters(command))
-        if any(isinstance(each.form, Unparsed) for each in declared):
+        unparsed = next((each.form for each in declared if isinstance(each.form, Unparsed)), None)
+        if unparsed is not None and COMPLETION in os.environ:
+            app.command(name)(_annotated(unparsed.like, tuple(parameters(unparsed.like))))
+        elif unparsed is not None:
             app.command(name, add_help_option=False, context_settings=_UNPARSED)(_handing_on(command))
         else:
             app.command(name)(_annotated(command, declared))
     return app
 
 
-def _annotated(command: Command, declared: Sequence[Parameter]) -> Command:
+def _annotated(command: Callable[..., Any], declared: Sequence[Parameter]) -> Callable[..., Any]:
     """Return the command with annotations that typer understands."""
     copy = FunctionType(
         command.__code__,
@@ -64,8 +68,10 @@ def _annotated(command: Command, declared: Sequence[Parameter]) -> Command:
 
 def _form(parameter: Parameter) -> Any:
     match parameter.form:
-        case Argument(help_text, metavar):
-            return typer.Argument(metavar=metavar, help=help_text, show_default=False)
+        case Argument(help_text, metavar, completes):
+            return typer.Argument(
+                metavar=metavar, help=help_text, show_default=False, autocompletion=_completed(completes)
+            )
         case Option() as option:
             return typer.Option(
                 *_declarations(parameter),
@@ -74,8 +80,21 @@ def _form(parameter: Parameter) -> Any:
                 min=option.minimum,
                 max=option.maximum,
                 hidden=option.hidden,
+                autocompletion=_completed(option.completes),
             )
     raise TypeError(f"{parameter.name} is neither an option nor an argument")
+
+
+def _completed(what: str | None) -> Callable[[typer.Context, str], list[tuple[str, str]]] | None:
+    if what is None:
+        return None
+
+    def words(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+        from delegate_job import completion
+
+        return [(*word,) for word in completion.words(what, incomplete, ctx.params.get("registry_dir"))]
+
+    return words
 
 
 def _declarations(parameter: Parameter) -> tuple[str, ...]:
