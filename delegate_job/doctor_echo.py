@@ -51,7 +51,8 @@ class HookTrial:
 
     def __init__(self, agent: Agent, probes: Probes, scratch: Scratch, environ: Mapping[str, str]) -> None:
         self._probes, self._scratch, self._users = probes, scratch, environ
-        self._home = scratch.job.root / "home"
+        # Not the home of a launch, which may have links to what is the user's.
+        self._home = scratch.job.root / "apart"
         self._spec = JobSpec(
             id=scratch.id,
             agent=agent.name,

@@ -318,10 +318,15 @@ def test_claude_credentials(place: Place) -> None:
     assert SECRET not in str(found)
 
 
-def test_claude_in_ci(place: Place) -> None:
-    """In the CI profile claude has a home of the job's own: no dialog of the user's is told of."""
-    env = {"HOME": str(place.home), "ANTHROPIC_API_KEY": SECRET}
-    found = list(claude_code.PROBES.look(env, str(place.work), Wanted(ci=True)))
+@pytest.mark.parametrize(
+    ("agent", "key"),
+    [(claude_code, "ANTHROPIC_API_KEY"), (codex, "OPENAI_API_KEY"), (gemini, "GEMINI_API_KEY")],
+    ids=["claude-code", "codex", "gemini"],
+)
+def test_in_ci(place: Place, agent: Any, key: str) -> None:
+    """In the CI profile an agent with a key has a home of the job's own: no dialog of the user's is told."""
+    env = {"HOME": str(place.home), key: SECRET}
+    found = list(agent.PROBES.look(env, str(place.work), Wanted(ci=True)))
     assert [(each.what, each.status) for each in found] == [("login", Status.OK), ("trust", Status.OK)]
 
 

@@ -95,6 +95,12 @@ def probes_of(name: str) -> Probes | None:
     return found
 
 
+def in_ci(key: str) -> Iterable[Finding]:
+    """Return what there is to say of an agent that has a home of the job's own, in the CI profile."""
+    yield Finding("login", Status.OK, f"{key} is set")
+    yield Finding("trust", Status.OK, "given to the work dir in a home of the job's own, as with --ci")
+
+
 def is_set(environ: Mapping[str, str], *names: str) -> str | None:
     """Return the first of these variables that is set and not empty: its name, never its value."""
     return next((name for name in names if environ.get(name)), None)

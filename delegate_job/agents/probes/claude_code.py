@@ -15,6 +15,7 @@ from delegate_job.agents.probes import (
     Status,
     Trial,
     home_of,
+    in_ci,
     is_set,
     read_json,
     shown,
@@ -38,9 +39,7 @@ def _look(environ: Mapping[str, str], workdir: str, wanted: Wanted) -> Iterator[
     home, named = home_of(environ), environ.get("CLAUDE_CONFIG_DIR")
     if wanted.ci and not named:
         # What there is of a login was looked for before (`problem`).
-        key = is_set(environ, _KEY, *_TOKENS) or "a key"
-        yield Finding("login", Status.OK, f"{key} is set")
-        yield Finding("trust", Status.OK, "given to the work dir in a home of the job's own, as with --ci")
+        yield from in_ci(is_set(environ, _KEY, *_TOKENS) or "a key")
         return
     known = read_json(Path(named or home) / ".claude.json")
     if known.get("hasCompletedOnboarding") is not True:

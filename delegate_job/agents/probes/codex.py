@@ -18,6 +18,7 @@ from delegate_job.agents.probes import (
     Status,
     Trial,
     home_of,
+    in_ci,
     is_set,
     read_json,
     read_toml,
@@ -26,7 +27,10 @@ from delegate_job.agents.probes import (
 )
 
 
-def _look(environ: Mapping[str, str], workdir: str, _wanted: Wanted) -> Iterator[Finding]:
+def _look(environ: Mapping[str, str], workdir: str, wanted: Wanted) -> Iterator[Finding]:
+    if wanted.ci and is_set(environ, "OPENAI_API_KEY") and not is_set(environ, "CODEX_HOME"):
+        yield from in_ci("OPENAI_API_KEY")
+        return
     home = Path(environ.get("CODEX_HOME") or home_of(environ) / ".codex")
     config = read_toml(home / "config.toml")
     yield _login(environ, home, config)

@@ -19,6 +19,7 @@ from delegate_job.agents.probes import (
     Status,
     Trial,
     home_of,
+    in_ci,
     is_set,
     read_json,
     shown,
@@ -29,7 +30,10 @@ _KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS")
 _SKIPPED = "Skipping system defaults file"
 
 
-def _look(environ: Mapping[str, str], workdir: str, _wanted: Wanted) -> Iterator[Finding]:
+def _look(environ: Mapping[str, str], workdir: str, wanted: Wanted) -> Iterator[Finding]:
+    if wanted.ci and is_set(environ, "GEMINI_API_KEY") and not is_set(environ, "GEMINI_CLI_HOME"):
+        yield from in_ci("GEMINI_API_KEY")
+        return
     home = Path(environ.get("GEMINI_CLI_HOME") or home_of(environ)) / ".gemini"
     yield _login(environ, home)
     yield Finding("trust", Status.OK, "given to the work dir for each launch alone")
