@@ -34,6 +34,8 @@ class Option(NamedTuple):
     """A flag that may also be given as `--no-…`, which says no; not given, it is None."""
     completes: str | None = None
     """The kind of words (of `completion`) that a shell offers for it."""
+    optional: bool = False
+    """Its value may be left out, which says the empty text."""
 
 
 class Argument(NamedTuple):
@@ -113,9 +115,30 @@ def read(commands: Mapping[str, Command], argv: Sequence[str]) -> Callable[[], i
         return None
     command = commands[argv[0]]
     try:
-        return partial(command, **_arguments(tuple(parameters(command)), argv[1:]))
+        declared = tuple(parameters(command))
+        return partial(command, **_arguments(declared, spelled_out(declared, argv[1:])))
     except _NotPlainError:
         return None
+
+
+def spelled_out(declared: Sequence[Parameter], words: Sequence[str]) -> list[str]:
+    """Return the words with `=` behind each option whose value is optional and was left out.
+
+    It was where the next word begins with `-` and is not `-` alone, as click has it; typer knows no such
+    options, and reads what is returned.
+    """
+    valued = {flag: each.form.optional for each in declared for flag in each.flags if each.kind is not bool}
+    told = list[str]()
+    rest = list(words)
+    while rest and rest[0] != "--":
+        word = rest.pop(0)
+        if valued.get(word) and (not rest or (rest[0][:1] == "-" and rest[0] != "-")):
+            told.append(f"{word}=")
+            continue
+        told.append(word)
+        if word in valued and rest:
+            told.append(rest.pop(0))
+    return told + rest
 
 
 def _arguments(declared: tuple[Parameter, ...], words: Sequence[str]) -> dict[str, Any]:

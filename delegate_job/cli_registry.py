@@ -16,7 +16,7 @@ def prune(
     registry_dir: RegistryDir = None,
     as_json: AsJson = False,
 ) -> int:
-    """Forget finished jobs: sessions, topics, rows.
+    """Forget finished jobs: sessions, topics, rows, and worktrees that are merged or unchanged.
 
     Example: delegate-job prune --older-than 7d --dry-run
     """

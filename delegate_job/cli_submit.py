@@ -20,6 +20,9 @@ def submit(
     ] = None,
     command: Annotated[str | None, Option("For --agent command; run without a shell.", "'PROG ARG…'")] = None,
     workdir: Annotated[str, Option("Where the agent works.", "DIR")] = ".",
+    worktree: Annotated[
+        str | None, Option("In a new git worktree, on a new branch.", "[BRANCH]", optional=True)
+    ] = None,
     agent_session: Annotated[str | None, Option("Name the session.", "tmux:LABEL")] = None,
     model: Annotated[str | None, Option("The agent's model.", "M")] = None,
     permission_mode: Annotated[
@@ -88,6 +91,7 @@ def submit(
         environ=without_passwords(environ),
         agent_args=_for_agent(agent_args),
         operation_id=operation_id,
+        worktree=worktree,
     )
     if dry_run:
         return foreground.dry_run(request, as_json=as_json)

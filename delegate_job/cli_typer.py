@@ -10,7 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from delegate_job.cli_options import COMPLETION, Argument, Command, Option, Parameter, Unparsed, parameters
+from delegate_job.cli_options import (
+    COMPLETION,
+    Argument,
+    Command,
+    Option,
+    Parameter,
+    Unparsed,
+    parameters,
+    spelled_out,
+)
 from delegate_job.errors import UsageError
 
 PURPOSE = "Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."
@@ -20,13 +29,21 @@ _UNPARSED: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args":
 def main(commands: Mapping[str, Command], argv: Sequence[str]) -> int:
     """Run the command that `argv` (without the program) names; return its exit code."""
     try:
-        code = make_app(commands)(args=list(argv), prog_name="delegate-job", standalone_mode=False)
+        code = make_app(commands)(
+            args=_spelled_out(commands, argv), prog_name="delegate-job", standalone_mode=False
+        )
     except Exception as error:
         # The parser's own errors, whichever click typer carries: they know their message and their code.
         if not hasattr(error, "format_message"):
             raise
         raise _told(error) from None
     return int(code or 0)
+
+
+def _spelled_out(commands: Mapping[str, Command], argv: Sequence[str]) -> list[str]:
+    if not argv or argv[0] not in commands:
+        return list(argv)
+    return [argv[0], *spelled_out(tuple(parameters(commands[argv[0]])), argv[1:])]
 
 
 def make_app(commands: Mapping[str, Command]) -> typer.Typer:

@@ -34,12 +34,17 @@ def prune(
     url = settled_broker(broker, environ=os.environ)
     address = parse_url(url) if url else None
     with open_registry(registry_dir) as registry:
-        ids = list(pruning.prune(registry, age, broker=address, dry_run=dry_run, logs=logs, warn=warn))
+        looked = list(pruning.prune(registry, age, broker=address, dry_run=dry_run, logs=logs, warn=warn))
+    ids = [each.job_id for each in looked if each.kept is None]
+    kept = [each for each in looked if each.kept is not None]
     if as_json:
-        print_json({"pruned": ids, "dry_run": dry_run})
+        shown = [{"id": each.job_id, "worktree": each.worktree, "reason": each.kept} for each in kept]
+        print_json({"pruned": ids, "kept": shown, "dry_run": dry_run})
     else:
         for job_id in ids:
             print(job_id)
+        for each in kept:
+            print(f"kept {each.job_id}: its worktree {each.worktree}: {each.kept}", file=sys.stderr)
         print(f"{len(ids)} {'would be forgotten' if dry_run else 'forgotten'}", file=sys.stderr)
     return ExitCode.ACCEPTED
 

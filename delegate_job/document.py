@@ -29,6 +29,8 @@ def job_document(row: Row, paths: RegistryPaths) -> dict[str, Any]:
         "attempts": spec.attempts,
         "prompt_file": f"{spec.log_dir}/prompt.md",
         "workdir": spec.workdir,
+        "worktree": spec.worktree.path if spec.worktree else None,
+        "branch": spec.worktree.branch if spec.worktree else None,
         "session": spec.session or None,
         "attach": attach_command(job, paths) if spec.session else None,
         "log_dir": spec.log_dir,

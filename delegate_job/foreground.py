@@ -261,12 +261,16 @@ def dry_run(request: Request, *, as_json: bool) -> int:
     """Show what a submit would do, making nothing; the last line is the audit directory."""
     paths = RegistryPaths(request.settings.registry_dir)
     spec = plan(request).spec
+    if spec.worktree is not None:
+        from delegate_job import worktree
+
+        worktree.check_free(spec.worktree)
     brief = briefing.describe(spec, paths, prompt=request.prompt, environ=request.environ)
     document = _dry_document(spec, paths, brief)
     if as_json:
         print_json(document)
         return ExitCode.ACCEPTED
-    for name in ("argv", "workdir", "session", "environment", "files", "broker", "check"):
+    for name in ("argv", "workdir", "branch", "session", "environment", "files", "broker", "check"):
         print(f"{name}: {_dry_text(document[name])}")
     print("instructions:")
     sys.stdout.flush()
@@ -290,6 +294,7 @@ def _dry_document(spec: JobSpec, paths: RegistryPaths, brief: briefing.Briefing)
     return {
         "argv": [_readable(argument) for argument in brief.launch.argv],
         "workdir": _readable(spec.workdir),
+        "branch": spec.worktree.branch if spec.worktree else None,
         "session": spec.session or None,
         "environment": sorted(_readable(name) for name in brief.environ),
         "files": [_readable(str(path)) for path in (*written, *logs)],

@@ -50,6 +50,28 @@ class Action(StrEnum):
     CLOSE = "close"
 
 
+class Worktree(NamedTuple):
+    """A git worktree that was made for one job. All paths are absolute."""
+
+    path: str
+    branch: str
+    directory: str
+    """Where the job's work dir lies in it; empty: at its top."""
+    origin: str
+    """The work dir that was named at submit."""
+    git_dir: str
+    """What all worktrees of the repository share: its `.git`."""
+    base: str
+    """The commit at which it began."""
+    base_branch: str | None
+    """The branch that was checked out there, `refs/heads/…`; None: a detached HEAD."""
+
+    @property
+    def workdir(self) -> str:
+        """Where the job works."""
+        return f"{self.path}/{self.directory}" if self.directory else self.path
+
+
 class JobSpec(NamedTuple):
     """What was asked for at submit; it never changes. Times are in seconds."""
 
@@ -84,6 +106,7 @@ class JobSpec(NamedTuple):
     on_event: tuple[str, ...] = ()
     operation_id: str | None = None
     retry_of: str | None = None
+    worktree: Worktree | None = None
 
     def __repr__(self) -> str:
         """Show nothing that may carry a secret."""

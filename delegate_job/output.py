@@ -119,6 +119,8 @@ class SubmitOutput:
         self.line(f"registered job: {job.id}")
         if attach:
             self.line(f"attach: {attach}")
+        if job.spec.worktree:
+            self.line(f"worktree: {job.spec.worktree.path} (branch {job.spec.worktree.branch})")
 
     def happened(self, job: Job, event: Event, *, applied: bool) -> None:
         """Show an event that was recorded."""
@@ -235,7 +237,7 @@ def _shown(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name.removesuffix("_at"), f"{ago(document[name])} ({document[name]})"
     if document["last_event"] is not None:
         yield "last event", f"{document['last_event']}, {ago(document['last_event_at'])}"
-    for name in ("workdir", "log_dir", "broker", "attach", "retry_of", "operation_id"):
+    for name in ("workdir", "worktree", "branch", "log_dir", "broker", "attach", "retry_of", "operation_id"):
         if document[name] is not None:
             yield name.replace("_", " "), document[name]
     yield "owner", _owner_text(document)

@@ -34,7 +34,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def user_directory(kind: str) -> Path | None:
-    """Return platformdirs' directory of this kind, `state` or `config`; None for a user without a home."""
+    """Return platformdirs' directory of a kind: `state`, `config`, `data`; None without a home."""
     import platformdirs
 
     try:

@@ -1,4 +1,7 @@
-"""Forgets jobs that ended long ago: session, topics, directory, row. Never a job that is not done."""
+"""Forgets jobs that ended long ago: session, topics, worktree, directory, row.
+
+Never a job that is not done, nor one whose worktree has work in it: a later look may find it merged.
+"""
 
 import contextlib
 import os
@@ -8,21 +11,31 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from delegate_job import locks
+from delegate_job import locks, worktree
 from delegate_job.audit import AuditDir
 from delegate_job.errors import DelegateJobError, UsageError
 from delegate_job.job import JobState
 from delegate_job.mqtt import Address
+from delegate_job.paths import JobPaths
 from delegate_job.registry import Registry
 from delegate_job.retained import Retained
-from delegate_job.rows import Row
+from delegate_job.rows import Row, spec_of
 from delegate_job.tmux import Tmux
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGE = re.compile(r"(\d{1,9})\s*(s|min|h|d|w)")
 ABANDONED_AFTER = 3600.0
 """Seconds after which a job directory without a row is the rest of a submit that was killed."""
+
+
+class Looked(NamedTuple):
+    """An old job, and why it is kept; None: it is forgotten, or would be."""
+
+    job_id: str
+    worktree: str | None = None
+    kept: str | None = None
 
 
 def seconds_of(age: str) -> float:
@@ -41,8 +54,8 @@ def prune(
     dry_run: bool,
     logs: bool,
     warn: Callable[[str], None],
-) -> Iterator[str]:
-    """Yield the ids of the jobs that ended more than `age` seconds ago, forgetting each unless `dry_run`.
+) -> Iterator[Looked]:
+    """Yield the jobs that ended more than `age` seconds ago, forgetting each unless `dry_run` or it is kept.
 
     `broker` is the external one from which their topics are taken back.
     """
@@ -54,8 +67,12 @@ def prune(
         if row.job.ended_at and row.job.ended_at < before.replace("+00:00", "Z")
     ]
     for row in old:
-        if dry_run or _forget(registry, row, retained, logs=logs, warn=warn):
-            yield row.job.id
+        own = row.job.spec.worktree
+        looked = Looked(row.job.id, own.path if own else None, worktree.reason_to_keep(own) if own else None)
+        if not (dry_run or looked.kept):
+            yield from _forget(registry, row, retained, logs=logs, warn=warn)
+        else:
+            yield looked
     if not dry_run:
         retained.say_left()
         remove_abandoned(registry, after=ABANDONED_AFTER)
@@ -63,15 +80,19 @@ def prune(
 
 def _forget(
     registry: Registry, row: Row, retained: Retained, *, logs: bool, warn: Callable[[str], None]
-) -> bool:
-    """Forget one job under its lock, so that no owner finds half of it; False when somebody holds it."""
+) -> Iterator[Looked]:
+    """Forget one job under its lock, so that no owner finds half of it; nothing when somebody holds it."""
+    own = row.job.spec.worktree
     paths = registry.paths.job(row.job.id)
     with contextlib.suppress(FileNotFoundError):
         lock = locks.acquire(paths.lock)
         if lock is None:
-            return False
+            return
         try:
             _end_session(row, warn)
+            if own is not None and (reason := worktree.remove(own)):
+                yield Looked(row.job.id, own.path, reason)
+                return
             retained.clear(row)
             registry.forget(row.job.id)
             shutil.rmtree(paths.root, ignore_errors=True)
@@ -80,7 +101,7 @@ def _forget(
     registry.forget(row.job.id)
     if logs:
         AuditDir.at(row.job.spec.log_dir).remove()
-    return True
+    yield Looked(row.job.id)
 
 
 def _end_session(row: Row, warn: Callable[[str], None]) -> None:
@@ -101,8 +122,16 @@ def remove_abandoned(registry: Registry, *, after: float) -> None:
             lock = locks.acquire(directory / "lock")
             if lock is not None:
                 if not registry.has(directory.name):
+                    _remove_worktree(JobPaths(directory))
                     shutil.rmtree(directory, ignore_errors=True)
                 os.close(lock)
+
+
+def _remove_worktree(paths: JobPaths) -> None:
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        own = spec_of(paths.spec.read_text(encoding="utf-8")).worktree
+        if own is not None:
+            worktree.remove(own)
 
 
 def _changed(directory: Path) -> float:

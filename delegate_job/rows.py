@@ -5,7 +5,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from delegate_job.events import Event, Source
-from delegate_job.job import Action, Job, JobSpec, JobState, Outcome, Verdict
+from delegate_job.job import Action, Job, JobSpec, JobState, Outcome, Verdict, Worktree
 from delegate_job.journal import Position
 
 START = Position(0, 0)
@@ -48,7 +48,8 @@ def storable(value: Any) -> Any:
 
 def spec_text(spec: JobSpec) -> str:
     """Return the spec as the registry keeps it: one JSON object."""
-    return json.dumps(spec._asdict())
+    own = spec.worktree
+    return json.dumps(spec._asdict() | {"worktree": None if own is None else own._asdict()})
 
 
 def spec_of(text: str) -> JobSpec:
@@ -59,7 +60,12 @@ def spec_of(text: str) -> JobSpec:
         for name, value in json.loads(text).items()
         if name in known
     }
-    return JobSpec(**values)
+    own = values.get("worktree")
+    return JobSpec(**values | {"worktree": None if own is None else _worktree_of(own)})
+
+
+def _worktree_of(values: dict[str, Any]) -> Worktree:
+    return Worktree(**{name: values[name] for name in Worktree._fields})
 
 
 _JOB_FIELDS = (
@@ -90,7 +96,8 @@ def new_job_columns(job: Job) -> dict[str, Any]:
         "id": job.id,
         "spec": spec_text(job.spec),
         "agent": job.spec.agent,
-        "workdir": job.spec.workdir,
+        # By which `list --here` finds it: where its user was.
+        "workdir": job.spec.worktree.origin if job.spec.worktree else job.spec.workdir,
         "operation_id": job.spec.operation_id,
         "created_at": job.created_at,
         "timeout_left": job.spec.timeout,

@@ -20,7 +20,7 @@ from delegate_job.bare import sha256
 from delegate_job.environment import scrub, write_environ
 from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
 from delegate_job.events import Event, Kind, Source
-from delegate_job.job import Job, JobSpec
+from delegate_job.job import Job, JobSpec, Worktree
 from delegate_job.mqtt import Address, Connection, parse_url, write_connection
 from delegate_job.paths import JobPaths, RegistryPaths, absolute
 from delegate_job.registry import Registry
@@ -44,6 +44,8 @@ class Request(NamedTuple):
     environ: Mapping[str, str]
     agent_args: tuple[str, ...] = ()
     operation_id: str | None = None
+    worktree: str | None = None
+    """The branch of the worktree that is to be made; empty: one of its own; None: none."""
 
     def __repr__(self) -> str:
         return f"Request({self.settings})"
@@ -95,11 +97,13 @@ def plan(request: Request) -> Planned:
     )
     _check_agent(agent, request.environ, workdir, Wanted(settings.permission_mode, settings.ci))
     address = None if settings.broker is None else parse_url(settings.broker)
+    own = _worktree(workdir, request.worktree, job_id, request.environ)
     spec = JobSpec(
         id=job_id,
         agent=agent.name,
         command=agent.template,
-        workdir=workdir,
+        workdir=workdir if own is None else own.workdir,
+        worktree=own,
         session=(settings.session or f"dj-{job_id}") if agent.in_tmux else "",
         log_dir=f"{_log_parent(workdir, request.environ)}/{job_id}",
         prompt_sha256=sha256(request.prompt),
@@ -121,7 +125,23 @@ def plan(request: Request) -> Planned:
         operation_id=request.operation_id,
         broker=None if address is None else address.url(),
     )
-    return Planned(spec, request.prompt, request.environ, address)
+    return Planned(spec, request.prompt, _environ(own, request.environ), address)
+
+
+def _worktree(workdir: str, branch: str | None, job_id: str, environ: Mapping[str, str]) -> Worktree | None:
+    if branch is None:
+        return None
+    from delegate_job import worktree
+
+    return worktree.plan(workdir, branch, job_id, environ)
+
+
+def _environ(own: Worktree | None, environ: Mapping[str, str]) -> Mapping[str, str]:
+    if own is None:
+        return environ
+    from delegate_job.git import without_outer_git
+
+    return without_outer_git(environ)
 
 
 def plan_again(row: Row, *, prompt: bytes, environ: Mapping[str, str], broker: str | None) -> Planned:
@@ -135,11 +155,15 @@ def plan_again(row: Row, *, prompt: bytes, environ: Mapping[str, str], broker: s
             f"job {old.id} was heard on {old.broker}, whose password is not kept",
             hint="give --broker URL again",
         )
-    workdir, agent = checked_workdir(old.workdir), agent_of(old)
+    workdir = checked_workdir(old.worktree.origin if old.worktree else old.workdir)
+    agent = agent_of(old)
+    own = _worktree(workdir, "" if old.worktree else None, job_id, environ)
     _check_agent(agent, environ, workdir, Wanted(old.permission_mode, old.ci))
     address = None if broker is None else parse_url(broker)
     spec = old._replace(
         id=job_id,
+        workdir=workdir if own is None else own.workdir,
+        worktree=own,
         session=f"dj-{job_id}" if old.session == f"dj-{old.id}" else old.session,
         log_dir=f"{_log_parent(workdir, environ)}/{job_id}",
         validate_sha256=_fingerprint(old.validate),
@@ -147,7 +171,7 @@ def plan_again(row: Row, *, prompt: bytes, environ: Mapping[str, str], broker: s
         retry_of=old.id,
         broker=None if address is None else address.url(),
     )
-    return Planned(spec, prompt, environ, address)
+    return Planned(spec, prompt, _environ(own, environ), address)
 
 
 def _fingerprint(check: str | None) -> str | None:
@@ -189,10 +213,15 @@ def _log_parent(workdir: str, environ: Mapping[str, str]) -> str:
 
 def warnings_for(spec: JobSpec, paths: RegistryPaths) -> list[str]:
     """Return what the user should know before the job begins."""
+    warnings = list[str]()
     root, workdir = os.path.realpath(paths.root), os.path.realpath(spec.workdir)
     if os.path.commonpath((root, workdir)) == workdir:
-        return ["the registry lies inside the work dir, where the agent can change it"]
-    return []
+        warnings.append("the registry lies inside the work dir, where the agent can change it")
+    if spec.worktree is not None:
+        from delegate_job import worktree
+
+        warnings.extend(filter(None, [worktree.warning(spec.worktree)]))
+    return warnings
 
 
 def find_same(registry: Registry, planned: Planned) -> Row | None:
@@ -245,6 +274,8 @@ def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, o
     undo.callback(_remove_empty, spec.log_dir)
     _write_private(paths.prompt, planned.prompt)
     _write_private(paths.spec, spec_text(spec).encode())
+    if spec.worktree is not None:
+        _make_worktree(spec.worktree, undo)
     write_environ(paths.environ, planned.environ)
     _write_connection(spec, registry.paths, planned.broker)
     wire = _wire(spec, paths, planned.broker, owned=owned)
@@ -253,6 +284,13 @@ def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, o
     elif wire is not None:
         undo.callback(wire.stop)
     return Registered(_add(registry, spec), lock, wire)
+
+
+def _make_worktree(own: Worktree, undo: contextlib.ExitStack) -> None:
+    from delegate_job import worktree
+
+    worktree.make(own)
+    undo.callback(worktree.unmake, own)
 
 
 def _wire(spec: JobSpec, paths: JobPaths, address: Address | None, *, owned: bool) -> Wire | None:

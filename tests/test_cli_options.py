@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from delegate_job import cli_typer
 from delegate_job.cli import COMMANDS
-from delegate_job.cli_options import COMPLETION, Parameter, Unparsed, parameters, read
+from delegate_job.cli_options import COMPLETION, Option, Parameter, Unparsed, parameters, read
 from harness import Place
 from test_imports import imported
 
@@ -53,6 +53,8 @@ def told(declared: Parameter) -> st.SearchStrategy[Line]:
     if declared.kind is bool:
         return st.sampled_from([*declared.flags, *declared.denials]).map(lambda word: [word])
     apart = st.tuples(flag, values).map(list)
+    if isinstance(declared.form, Option) and declared.form.optional:
+        apart |= flag.map(lambda word: [word])
     return apart | st.tuples(flag, values).map(lambda both: ["=".join(both)])
 
 
@@ -122,6 +124,8 @@ def _told(arguments: dict[str, Any]) -> dict[str, Any]:
 PLAIN = [
     ["submit", "--agent", "codex", "--prompt", "-x", "--workdir=.", "--close", "--max-parallel", "3"],
     ["submit", "--prompt", "a", "--", "--model", "x"],
+    ["submit", "--worktree", "--prompt", "a"],
+    ["submit", "--worktree", "fix/parser", "--prompt=a", "--worktree"],
     ["submit", "--prompt", "a", "--ci", "--no-close", "--no-fail-on-input"],
     ["status", "abc", "--json"],
     ["list", "--state", "waiting", "--limit", "20"],

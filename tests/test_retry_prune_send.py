@@ -97,10 +97,10 @@ def test_prune_forgets_what_is_old_and_nothing_else(place: Place) -> None:
     reported(place, "started")
     aged(place, old, 8)
     shown = place.run("prune", "--older-than", "7d", "--dry-run", "--json")
-    assert json.loads(shown.stdout) == {"pruned": [old], "dry_run": True}
+    assert json.loads(shown.stdout) == {"pruned": [old], "kept": [], "dry_run": True}
     assert place.run("status", old).returncode == 0
     done = place.run("prune", "--older-than", "7d", "--json")
-    assert json.loads(done.stdout) == {"pruned": [old], "dry_run": False}
+    assert json.loads(done.stdout) == {"pruned": [old], "kept": [], "dry_run": False}
     assert place.run("status", old).returncode == 2
     assert set(place.jobs()) == {young, running}
     assert f"dj-{old}" not in place.tmux("list-sessions").stdout

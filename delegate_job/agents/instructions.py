@@ -150,7 +150,14 @@ def _header(spec: JobSpec, log_dir: str) -> str:
         f"This is delegate-job. You are given one job; its id is {spec.id}.\n"
         "The id is new, made for this launch. Use no other: none found in files, notes or earlier talk.\n"
         f"Work in {_plain(spec.workdir)}. Change nothing below {_plain(log_dir)}: the log is kept there.\n"
+        f"{_branch(spec)}"
     )
+
+
+def _branch(spec: JobSpec) -> str:
+    if spec.worktree is None:
+        return ""
+    return f"It is a git worktree of your own, on the new branch {_plain(spec.worktree.branch)}.\n"
 
 
 def _reports(publish: tuple[str, ...], job_id: str) -> str:
