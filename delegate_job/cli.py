@@ -56,6 +56,7 @@ COMMANDS = Commands(
             "config": "cli_config",
             "doctor": "cli_registry",
             "skill": "cli_programs",
+            "mcp": "cli_programs",
             "supervise": "cli_registry",
             "broker": "cli_registry",
         }

@@ -1,4 +1,4 @@
-"""The commands for other programs: `skill`.
+"""The commands for other programs: `skill`, `mcp`.
 
 Each parses, calls one function, and returns an exit code; what it does stands elsewhere.
 """
@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from delegate_job.cli_options import Argument, AsJson, Option, RegistryDir
-from delegate_job.errors import UsageError
+from delegate_job.errors import MissingExtraError, UsageError
 
 
 class SkillAction(StrEnum):
@@ -38,3 +38,20 @@ def skill(
     if into is not None and project:
         raise UsageError("--dir and --project exclude each other")
     return commands_skill.install(agent, into, project=project, force=force, as_json=as_json)
+
+
+def mcp(registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
+    """Be an MCP server on stdin and stdout, whose tools are these commands.
+
+    For a program that starts it, such as claude; a person has no use for it.
+
+    Example: claude mcp add delegate-job -- delegate-job mcp
+    """
+    del as_json  # Every command takes it; this one speaks JSON in any case.
+    try:
+        from delegate_job import commands_mcp
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"mcp", "mcp_types", "pydantic", "anyio"}:
+            raise
+        raise MissingExtraError("the MCP server needs the package mcp", "mcp") from None
+    return commands_mcp.serve(registry_dir)

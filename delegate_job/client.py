@@ -42,11 +42,13 @@ def wait(
     timeout: float | None = None,
     warn: Callable[[str], None] = lambda _: None,
     take_over: Callable[[], None] = lambda: None,
+    look: Callable[[list[Row]], None] = lambda _: None,
 ) -> list[Row]:
     """Block until the jobs are done (or in the state `until`), or one of them if `any_of`; return their rows.
 
     Returns at once when it is so already. WaitTimedOutError after `timeout` seconds. `take_over` is called
-    whenever one of them is seen to have no owner: nobody else may be there to give it one.
+    whenever one of them is seen to have no owner: nobody else may be there to give it one. `look` is shown
+    them at each change and at least once a second; what it raises ends the wait.
     """
     end = None if timeout is None else time.monotonic() + timeout
     ownerless = _Ownerless(registry, warn, take_over)
@@ -62,6 +64,7 @@ def wait(
         if left <= 0:
             raise WaitTimedOutError(f"not done after {timeout:g} s; the job goes on")
         ownerless.look([row for row in rows if not row.job.done])
+        look(rows)
         await_change(registry, version, timeout=min(left, 1.0))
 
 

@@ -32,6 +32,13 @@ class NotStartedError(DelegateJobError):
     exit_code = ExitCode.NOT_STARTED
 
 
+class MissingExtraError(NotStartedError):
+    """What was asked for needs packages that a plain installation does not bring."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what}, which is not installed", hint=f"pip install 'delegate-job[{extra}]'")
+
+
 class RegistryError(DelegateJobError):
     """The registry cannot be read or written: missing rights, full disk, newer schema, damage."""
 

@@ -24,6 +24,20 @@ def tmux_around(environ: Mapping[str, str] = os.environ) -> str | None:
     return _of_ancestors() or _of_environment(environ)
 
 
+def job_around(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the id of the job whose agent we descend from; None where there is none to be seen."""
+    return environ.get("DELEGATE_JOB_ID") or _job_of_ancestors()
+
+
+def _job_of_ancestors() -> str | None:
+    with contextlib.suppress(OSError, StopIteration):
+        for pid in _ancestors():
+            words = _strings(pid, "cmdline")
+            if _PANE in words:
+                return Path(os.fsdecode(words[words.index(_PANE) + 1])).name
+    return None
+
+
 def _of_ancestors() -> str | None:
     # Without /proc, or above what we may see, nothing is known.
     with contextlib.suppress(OSError, StopIteration):

@@ -61,6 +61,7 @@ ROWS = (
     Row("a hook of ours hangs: the same", "test_a_hook_that_hangs_does_no_harm"),
     Row("hooks are switched off: the same", "test_hooks_that_are_off_do_no_harm"),
     Row("`doctor` sees it run our hooks", "test_doctor_sees_the_hooks_run"),
+    Row("takes the tools of `delegate-job mcp`", "test_takes_the_tools_of_the_mcp_server"),
 )
 """The table of docs/agents.md, from above to below."""
 
