@@ -52,14 +52,19 @@ class Launch(Duty):
             return
         if not self._session.in_tmux:
             self._session.is_started = True
+            self._begin(Action.LAUNCH, self._record_work_tree, lambda _: None)
             return
-        tmux, name, paths = self._session.tmux, self._session.name, self._paths
-        self._begin(
-            Action.LAUNCH,
-            lambda: launcher.start(tmux, name, paths),
-            self._launched,
-            head_start=HEAD_START,
-        )
+        self._begin(Action.LAUNCH, self._start, self._launched, head_start=HEAD_START)
+
+    def _start(self) -> str:
+        self._record_work_tree()
+        return launcher.start(self._session.tmux, self._session.name, self._paths)
+
+    def _record_work_tree(self) -> None:
+        """Note what a report is to compare with, before the agent can change it."""
+        from delegate_job import changes
+
+        changes.record(self._job.spec.workdir, self._paths.baseline)
 
     def _launched(self, result: Any) -> None:
         """Take in the server's socket. By now the job may have been cancelled: what was launched is ended."""

@@ -203,6 +203,11 @@ class JobPaths(NamedTuple):
         return self.root / "pane.cast"
 
     @property
+    def baseline(self) -> Path:
+        """The state of the work dir's git repository at the launch."""
+        return self.root / "baseline.json"
+
+    @property
     def result(self) -> Path:
         """The finished job as JSON."""
         return self.root / "result.json"
