@@ -45,6 +45,7 @@ COMMANDS = Commands(
             "wait": "cli_jobs",
             "verify": "cli_jobs",
             "logs": "cli_jobs",
+            "report": "cli_jobs",
             "attach": "cli_agent",
             "send": "cli_agent",
             "approve": "cli_agent",

@@ -1,4 +1,4 @@
-"""The commands that say or show what happens to jobs: `publish`, `status`, `list`, `wait`, `verify`, `logs`.
+"""The commands that say or show what happens to jobs: `publish`, `status`, `list`, `wait`, `verify` and more.
 
 Each parses, calls one function, and returns an exit code; what it does stands elsewhere.
 """
@@ -131,3 +131,22 @@ def logs(
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
     kind = chosen[0] if chosen else "events"
     return commands_logs.logs(one_job(job_id, job), registry_dir, kind=kind, follow=follow, as_json=as_json)
+
+
+def report(
+    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
+    job: JobOption = None,
+    output: Annotated[str | None, Option("Instead of report-ID.html here; -: stdout.", "FILE")] = None,
+    markdown: Annotated[bool, Option("Markdown, on stdout unless FILE is given.")] = False,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write one page with all of a job: prompt, timeline, session, changes, checks, events.
+
+    Example: delegate-job report @last --output job.html
+    """
+    from delegate_job import commands_report
+
+    return commands_report.report_job(
+        one_job(job_id, job), registry_dir, output=output, as_markdown=markdown, as_json=as_json
+    )

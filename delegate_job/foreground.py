@@ -205,10 +205,20 @@ class Submit:
             self._have_taken_over()
         if not job.done:
             self._output.left(job, own_command(self._registry.paths, "wait", job.id))
+        elif self._planned.spec.ci:
+            self._summarize(job.id)
         if self._as_json:
             print_json(job_document(self._registry.row(job.id), self._registry.paths))
         self._output.finished(job)
         return _exit_code(job, signum)
+
+    def _summarize(self, job_id: str) -> None:
+        if not os.environ.get("GITHUB_STEP_SUMMARY"):
+            return
+        from delegate_job.report_summary import add_to_step_summary
+
+        if problem := add_to_step_summary(self._registry, job_id):
+            self._output.warn(problem)
 
 
 def _leaves_on() -> frozenset[int]:

@@ -51,7 +51,7 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[:limit]} …"
 
 
-def element(name: str, *content: Content, **attributes: object) -> Html:
+def element(name: str, /, *content: Content, **attributes: object) -> Html:
     """Return an element. `_` in an attribute's name is `-`, one at its end nothing; None leaves it out."""
     given = "".join(_attribute(each, value) for each, value in attributes.items() if value is not None)
     inner = joined(*content)
