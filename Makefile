@@ -26,8 +26,8 @@ soak: ## put the embedded broker under load for a while
 chaos: ## kill every kind of process of ours, 510 times, and see whether anything is lost
 	@scripts/get-tmux.sh --for-tests && scripts/bootstrap.sh --dev && .venv/bin/python scripts/chaos
 
-docs: ## write the generated parts of docs/ again
-	@scripts/bootstrap.sh --dev && .venv/bin/python scripts/gen_docs --write
+docs: ## write the generated parts of docs/ and the man page again
+	@scripts/bootstrap.sh --dev && .venv/bin/python scripts/gen_docs --write && .venv/bin/python scripts/gen_man --write
 
 dist: ## build the wheel and the source archive in dist/
 	@scripts/dist.sh

@@ -23,8 +23,14 @@ def _publish(
     """Declare what `reporter` reads."""
 
 
-def publish(words: Annotated[list[str], Unparsed(like=_publish)]) -> int:
-    """Report what happens to a job; agents run this. See `delegate-job publish --help`."""
+def _publish_help() -> str:
+    from delegate_job import reporter
+
+    return reporter.HELP
+
+
+def publish(words: Annotated[list[str], Unparsed(like=_publish, help=_publish_help)]) -> int:
+    """Report what happens to a job; its agent runs this."""
     from delegate_job import reporter
 
     return reporter.main(words)

@@ -36,6 +36,8 @@ class Option(NamedTuple):
     """The kind of words (of `completion`) that a shell offers for it."""
     optional: bool = False
     """Its value may be left out, which says the empty text."""
+    rare: bool = False
+    """Left to `--help-all`, so that help fits a screen."""
 
 
 class Argument(NamedTuple):
@@ -52,6 +54,7 @@ class Unparsed(NamedTuple):
 
     like: Callable[..., None]
     """Declares what it takes, for a shell that asks; it is never called."""
+    help: Callable[[], str]
 
 
 RegistryDir = Annotated[str | None, Option("Where jobs are kept.", "DIR")]
@@ -77,6 +80,7 @@ class Parameter(NamedTuple):
     form: Any
     is_list: bool
     is_required: bool
+    default: Any = None
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -100,13 +104,15 @@ def parameters(command: Callable[..., Any]) -> Iterator[Parameter]:
     """Yield what a command's annotations declare, in their order."""
     code = command.__code__
     names = code.co_varnames[: code.co_argcount]
-    required = len(names) - len(command.__defaults__ or ())
+    defaults = command.__defaults__ or ()
+    required = len(names) - len(defaults)
     for number, name in enumerate(names):
         hint = command.__annotations__[name]
         kind = next((each for each in get_args(hint.__origin__) if each is not NoneType), hint.__origin__)
         is_list = list in {getattr(kind, "__origin__", None), getattr(hint.__origin__, "__origin__", None)}
         element = next(iter(get_args(kind)), kind) if is_list else kind
-        yield Parameter(name, element, hint.__metadata__[0], is_list, number < required)
+        default = None if number < required else defaults[number - required]
+        yield Parameter(name, element, hint.__metadata__[0], is_list, number < required, default)
 
 
 def read(commands: Mapping[str, Command], argv: Sequence[str]) -> Callable[[], int] | None:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Annotated, Any
 
-from delegate_job.cli_options import Argument, AsJson, Option, RegistryDir
+from delegate_job.cli_options import Argument, AsJson, Option
 from delegate_job.errors import UsageError
 
 
@@ -16,45 +16,58 @@ def submit(
     prompt_file: Annotated[str | None, Option("The task's file; - is stdin.", "FILE")] = None,
     agent: Annotated[
         str | None,
-        Option("claude-code (default), codex, human, command, a program.", "NAME", completes="agent"),
+        Option("claude-code (default), codex, human, any program.", "NAME", completes="agent"),
     ] = None,
-    command: Annotated[str | None, Option("For --agent command; run without a shell.", "'PROG ARG…'")] = None,
+    command: Annotated[
+        str | None, Option("For --agent command; run without a shell.", "'PROG ARG…'", rare=True)
+    ] = None,
     workdir: Annotated[str, Option("Where the agent works.", "DIR")] = ".",
     worktree: Annotated[
         str | None, Option("In a new git worktree, on a new branch.", "[BRANCH]", optional=True)
     ] = None,
-    agent_session: Annotated[str | None, Option("Name the session.", "tmux:LABEL")] = None,
+    agent_session: Annotated[str | None, Option("Name the session.", "tmux:LABEL", rare=True)] = None,
     model: Annotated[str | None, Option("The agent's model.", "M")] = None,
     permission_mode: Annotated[
         str | None, Option("ask, edits, auto or all.", "MODE", completes="permission mode")
     ] = None,
     timeout: Annotated[str | None, Option("End the job after that (3600).", "SEC")] = None,
-    idle_timeout: Annotated[str | None, Option("End it when so long quiet.", "SEC")] = None,
+    idle_timeout: Annotated[str | None, Option("End it when so long quiet.", "SEC", rare=True)] = None,
     validate: Annotated[str | None, Option("Checks the work after the claim.", "SCRIPT")] = None,
     attempts: Annotated[str | None, Option("Checks in all (1).", "N")] = None,
-    validate_timeout: Annotated[str | None, Option("For one check (600).", "SEC")] = None,
-    embedded_broker: Annotated[bool, Option("Broker in-process (default).")] = False,
-    broker: Annotated[str | None, Option("mqtt[s]://user:password@host:port instead.", "URL")] = None,
-    close: Annotated[bool | None, Option("End the session with the job.", deniable=True)] = None,
-    fail_on_input: Annotated[bool | None, Option("End when a person is needed.", deniable=True)] = None,
+    validate_timeout: Annotated[str | None, Option("For one check (600).", "SEC", rare=True)] = None,
+    embedded_broker: Annotated[bool, Option("Broker in-process (default).", rare=True)] = False,
+    broker: Annotated[
+        str | None, Option("mqtt[s]://user:password@host:port instead.", "URL", rare=True)
+    ] = None,
+    close: Annotated[bool | None, Option("End the session with the job.", deniable=True, rare=True)] = None,
+    fail_on_input: Annotated[
+        bool | None, Option("End when a person is needed.", deniable=True, rare=True)
+    ] = None,
     ci: Annotated[bool | None, Option("Nobody is there; default where CI=true.", deniable=True)] = None,
-    accept_silent_stop: Annotated[bool, Option("Check what ends unreported too.")] = False,
-    startup_timeout: Annotated[str | None, Option("For an agent's first hook (30; 0: off).", "SEC")] = None,
-    on_event: Annotated[str | None, Option("Run for each event.", "COMMAND")] = None,
-    operation_id: Annotated[str | None, Option("Submit once, join afterwards.", "KEY")] = None,
+    accept_silent_stop: Annotated[bool, Option("Check what ends unreported too.", rare=True)] = False,
+    startup_timeout: Annotated[
+        str | None, Option("For an agent's first hook (30; 0: off).", "SEC", rare=True)
+    ] = None,
+    on_event: Annotated[str | None, Option("Run for each event.", "COMMAND", rare=True)] = None,
+    operation_id: Annotated[str | None, Option("Submit once, join afterwards.", "KEY", rare=True)] = None,
     detach: Annotated[bool, Option("Leave it to the background.")] = False,
     max_parallel: Annotated[
-        int | None, Option("Jobs at once in this registry; 0: any.", "N", minimum=0)
+        int | None, Option("Jobs at once in this registry; 0: any.", "N", minimum=0, rare=True)
     ] = None,
     dry_run: Annotated[bool, Option("Show what would be done.")] = False,
-    registry_dir: RegistryDir = None,
+    registry_dir: Annotated[str | None, Option("Where jobs are kept.", "DIR", rare=True)] = None,
     as_json: AsJson = False,
+    help_all: Annotated[bool, Option("Show all options.", flags=("--help-all",))] = False,
     agent_args: Annotated[list[str] | None, Argument("Go to the agent.", "[-- ARG…]")] = None,
 ) -> int:
-    """Hand a task to an agent, wait for its end, and exit with what came of it.
+    """Hand a task to an agent, wait, and exit with what came of it.
 
-    Example: delegate-job submit --prompt "Fix the failing test" --validate ./check.sh --attempts 3
+    Example: delegate-job submit --prompt "Fix the tests" --validate ./check.sh
     """
+    if help_all:
+        from delegate_job import cli, cli_help
+
+        return cli_help.show(cli.COMMANDS, "submit")
     from delegate_job import foreground
     from delegate_job.environment import without_passwords
     from delegate_job.settings import resolve

@@ -9,7 +9,9 @@ from types import FunctionType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from delegate_job import cli_help
 from delegate_job.cli_options import (
     COMPLETION,
     Argument,
@@ -21,13 +23,16 @@ from delegate_job.cli_options import (
     spelled_out,
 )
 from delegate_job.errors import UsageError
+from delegate_job.exit_codes import ExitCode
 
-PURPOSE = "Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."
 _UNPARSED: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def main(commands: Mapping[str, Command], argv: Sequence[str]) -> int:
     """Run the command that `argv` (without the program) names; return its exit code."""
+    if not argv:
+        print(cli_help.of_program(commands, columns=cli_help.width()), end="")  # noqa: T201 - help goes to stdout
+        return ExitCode.USAGE
     try:
         code = make_app(commands)(
             args=_spelled_out(commands, argv), prog_name="delegate-job", standalone_mode=False
@@ -50,8 +55,8 @@ def make_app(commands: Mapping[str, Command]) -> typer.Typer:
     """Return the commands as an app of typer."""
     app = typer.Typer(
         name="delegate-job",
-        help=PURPOSE,
-        no_args_is_help=True,
+        help=cli_help.PURPOSE,
+        cls=cli_help.shown(lambda: cli_help.of_program(commands, columns=cli_help.width()), TyperGroup),
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )
@@ -64,8 +69,15 @@ def make_app(commands: Mapping[str, Command]) -> typer.Typer:
         elif unparsed is not None:
             app.command(name, add_help_option=False, context_settings=_UNPARSED)(_handing_on(command))
         else:
-            app.command(name)(_annotated(command, declared))
+            app.command(name, cls=_shown(name, command))(_annotated(command, declared))
     return app
+
+
+def _shown(name: str, command: Command) -> type[TyperCommand]:
+    def text() -> str:
+        return cli_help.of_command(name, command, columns=cli_help.width())
+
+    return cli_help.shown(text, TyperCommand)
 
 
 def _annotated(command: Callable[..., Any], declared: Sequence[Parameter]) -> Callable[..., Any]:

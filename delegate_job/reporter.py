@@ -26,23 +26,22 @@ TIMEOUT = 2.0
 HELP = """\
 usage: delegate-job publish --event KIND [--detail TEXT] [--job ID]
 
-Report what happens to a job: one line in its reports.jsonl, then one retained MQTT message.
-A job's own processes know their job; from any other terminal name it with --job.
+Report what happens to a job: one line in its reports.jsonl, then one retained
+MQTT message. A job's own processes know their job; elsewhere name it.
 
-  --event KIND        started, progress, permission_required, resumed, completed or error;
-                      completed and error end the agent's part of the job
-  --detail TEXT       what to say about it, up to 64 KB; - reads it from standard input
-  --job ID            the job's id, a unique beginning of it, or @last for the newest
-  --registry-dir DIR  where jobs are registered (default: $DELEGATE_JOB_REGISTRY_DIR, or your state directory)
-  --timeout SECONDS   how long the MQTT part may take (default: 2); the line in the file comes first
+  --event KIND        started, progress, permission_required, resumed, completed
+                      or error; the last two end the agent's part of the job
+  --detail TEXT       what to say about it, up to 64 KB; - reads standard input
+  --job ID            the job's id, a unique beginning of it, or @last
+  --registry-dir DIR  where jobs are kept
+  --timeout SECONDS   for the MQTT part (2); the line in the file comes first
   --json              print one JSON object
   -h, --help          print this
 
-Prints what came of it: "recorded and sent", "recorded, not sent (reason)" or "sent, not recorded (reason)".
-Exit code 0 for each of these, 2 when it was neither recorded nor sent.
+Prints "recorded and sent", "recorded, not sent (reason)" or "sent, not recorded
+(reason)": exit code 0. When it was neither recorded nor sent: 2.
 
-example:
-  delegate-job publish --event progress --detail "3 of 7 modules done"
+example: delegate-job publish --event progress --detail "3 of 7 modules done"
 """
 
 

@@ -381,6 +381,8 @@ def test_every_command_explains_itself(place: Place) -> None:
         shown = place.run(command, "-h")
         assert (shown.returncode, shown.stderr) == (0, "")
         assert shown.stdout == place.run(command, "--help").stdout
+        if command == "submit":
+            shown = place.run(command, "--help-all")
         assert "--registry-dir" in shown.stdout
         assert "--json" in shown.stdout
     assert place.run("publish", "-h").stdout.startswith("usage: delegate-job publish")

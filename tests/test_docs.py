@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from delegate_job.cli import COMMANDS
 from harness import COMMAND, Place
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,10 +50,9 @@ def test_generated_documents_are_fresh(place: Place) -> None:
     assert generator.returncode == 0, said + warned
 
 
-def test_every_command_is_documented(place: Place) -> None:
-    """docs/cli.md has a section for each command that `--help` lists, and for no other."""
-    listing = place.run("--help", env={"NO_COLOR": "1", "COLUMNS": "100"}).stdout.partition("Commands")[2]
-    commands = re.findall(r"^[│ ] ([a-z][a-z-]*)(?:  |$)", listing, re.MULTILINE)
+def test_every_command_is_documented() -> None:
+    """docs/cli.md has a section for each command, and for no other."""
+    commands = list(COMMANDS)
     sections = re.findall(r"^## delegate-job (\S+)$", (ROOT / "docs/cli.md").read_text(), re.MULTILINE)
     assert commands == sections
     assert {"submit", "publish", "status", "list", "wait", "verify", "logs"} <= set(commands)
