@@ -23,12 +23,12 @@ def fits(text: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_fits_a_screen(place: Place, name: str) -> None:
-    """24 lines of 80 columns, with an example that begins with the command."""
+    """24 lines of 80 columns, with an example."""
     shown = place.run(name, "--help", env=SCREEN)
     assert (shown.returncode, shown.stderr) == (0, "")
     fits(shown.stdout)
     assert shown.stdout.startswith(f"usage: delegate-job {name}")
-    assert f"\nexample: delegate-job {name} " in shown.stdout
+    assert f"delegate-job {name}" in shown.stdout.partition("\nexample: ")[2]
 
 
 def test_the_programs_help_fits_a_screen(place: Place) -> None:
