@@ -283,7 +283,18 @@ class Havoc:
         query = "SELECT * FROM jobs WHERE state <> 'done' OR owed IS NOT NULL"
         running = [each.said.read_text() for each in self.submits if each.process.poll() is None]
         log = self.paths.supervisor_log.read_text() if self.paths.supervisor_log.exists() else ""
-        return "\n".join(map(str, (*self.select(query), *running, log, *self.place.processes())))
+        jobs = self.select(query)
+        known = [each for job in jobs for each in self._known_of(job["id"])]
+        return "\n".join(map(str, (*jobs, *known, *running, log, *self.place.processes())))
+
+    def _known_of(self, name: str) -> Iterator[Any]:
+        """Yield what its runner and its owners have written down."""
+        columns = "sequence, kind, source, applied, detail, received_at"
+        yield from self.select(f"SELECT {columns} FROM events WHERE job_id = ?", name)  # noqa: S608 - our own names
+        paths = self.paths.job(name)
+        for path in (paths.control, paths.runner_lock):
+            yield path.read_text() if path.exists() else f"no {path.name}"
+        yield f"locks: owner {locks.is_held(paths.lock)}, runner {locks.is_held(paths.runner_lock)}"
 
     def faults(self) -> list[str]:
         """Return what is lost, doubled, wrong or left over; nothing, if all promises are kept."""
