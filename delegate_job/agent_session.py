@@ -69,6 +69,9 @@ class AgentSession:
         if event.known_kind is Kind.SPAWNED:
             self.exited = False
             self.missed = 0
+            # Of a launch by an owner that did not live to see it, its runner may be the first to tell.
+            self.wants_socket |= self.in_tmux and not self.is_started
+            self.is_started = True
         elif event.known_kind is Kind.EXITED:
             self.exited = True
         elif event.known_kind is Kind.TELLING:

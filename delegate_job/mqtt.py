@@ -143,15 +143,16 @@ def read_connection(path: str | os.PathLike[str]) -> Connection:
 
 
 def write_connection(path: str | os.PathLike[str], connection: Connection) -> None:
-    """Write connection.json (0600) in one step; OSError when that fails.
+    """Write connection.json (0600) in one step; OSError when that fails. The caller holds the job's lock.
 
-    Not forced to the disk: a broker's address does not outlive the machine's uptime.
+    Not forced to the disk: a broker's address does not outlive the machine's uptime. What a killed process
+    leaves half written, the next owner's word replaces.
     """
     fields = connection._asdict()
     for name in ("broker", "observer"):
         fields[name] = fields[name] and fields[name]._asdict()
-    temporary = f"{os.fspath(path)}.{os.urandom(6).hex()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    temporary = f"{os.fspath(path)}.partial"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         json.dump(fields, file)
     os.rename(temporary, path)  # noqa: PTH104 - as above

@@ -116,6 +116,22 @@ def test_taken_over_while_launching(place: Place, *, done_before: bool) -> None:
     nothing_left(place)
 
 
+def test_taken_over_after_a_launch_whose_runner_was_killed(place: Place) -> None:
+    """The owner died of its launch, the runner after it had told of the agent: lost, not running for ever."""
+    env = deadly_tmux(place, "new-session", done_before=True)
+    place.run("list")
+    with place.nobody_takes_over():
+        submit = place.start(*place.submit_args("exec sleep 600", "--close"), env=env)
+        assert submit.wait(20) == -signal.SIGKILL
+        name = place.await_job()
+        control = place.registry / "jobs" / name / "control.jsonl"
+        wait_until(lambda: control.exists() and '"spawned"' in control.read_text(), what="the agent")
+        (runner,) = (each for each in place.processes() if each.command.endswith(f"pane.py {control.parent}"))
+        os.kill(runner.pid, signal.SIGKILL)
+    assert place.run("wait", name, timeout=60).returncode == 4
+    nothing_left(place)
+
+
 def test_taken_over_while_waiting(place: Place) -> None:
     """A job that waits for a person waits on with its new owner, until it is answered."""
     submit = place.start(
