@@ -69,9 +69,13 @@ def strangers(place: Place) -> list[Process]:
 def agents(place: Place) -> list[Process]:
     """Return the living processes of a place that are a runner, an agent or a child of one."""
     living = {process.pid: process for process in place.processes()}
-    # `cat` writes down what a pane shows, as long as there is the pane.
+    # What a pane shows is written down, as long as there is the pane.
     inside = [process for process in living.values() if _of_tmux(process.pid, living)]
-    return [process for process in inside if not _is_tmux(process) and process.command != "cat"]
+    return [process for process in inside if not (_is_tmux(process) or _writes_down(process))]
+
+
+def _writes_down(process: Process) -> bool:
+    return Path(process.command.split(" ", 1)[0]).name in {"cat", "tee"} or " --record " in process.command
 
 
 def _is_tmux(process: Process) -> bool:
