@@ -217,25 +217,20 @@ def _room_for_jobs() -> int:
 
 
 class _Log:
-    """Tells the supervisor's log what happens, and each job's `--on-event` command."""
+    """Tells the supervisor's log what happens, each job's `--on-event` command, and notifications."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._on_event: dict[str, OnEvent] = {}
+        self._on_event = OnEvent(self._environ_of)
+
+    def _environ_of(self, job_id: str) -> dict[str, str]:
+        from delegate_job.environment import read_environ
+
+        return read_environ(self._registry.paths.job(job_id).environ)
 
     def happened(self, job: Job, event: Event, sequence: int, *, applied: bool) -> None:
         """An event was recorded."""
-        if not (job.spec.on_event and applied):
-            return
-        from delegate_job.document import event_document
-        from delegate_job.environment import read_environ
-
-        if job.id not in self._on_event:
-            environ = read_environ(self._registry.paths.job(job.id).environ)
-            self._on_event[job.id] = OnEvent(job.spec.on_event, workdir=job.spec.workdir, environ=environ)
-        self._on_event[job.id].put(event_document(event, sequence=sequence, applied=applied))
-        if job.done and job.owed is None:
-            self._on_event.pop(job.id).finish()
+        self._on_event.happened(job, event, sequence, applied=applied)
 
     def task(self, job: Job, _instructions: str) -> None:
         """A person is the agent: what is to be done stands in the audit directory."""
@@ -250,8 +245,7 @@ class _Log:
 
     def stop(self) -> None:
         """Let the commands catch up."""
-        for each in self._on_event.values():
-            each.stop()
+        self._on_event.stop()
 
     @staticmethod
     def _say(text: str) -> None:

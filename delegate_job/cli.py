@@ -58,6 +58,7 @@ COMMANDS = Commands(
             "config": "cli_config",
             "skill": "cli_programs",
             "mcp": "cli_programs",
+            "notify": "cli_programs",
             "supervise": "cli_registry",
             "broker": "cli_registry",
         }

@@ -1,4 +1,4 @@
-"""The commands for other programs: `skill`, `mcp`.
+"""The commands for other programs and services: `skill`, `mcp`, `notify`.
 
 Each parses, calls one function, and returns an exit code; what it does stands elsewhere.
 """
@@ -55,3 +55,23 @@ def mcp(registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
             raise
         raise MissingExtraError("the MCP server needs the package mcp", "mcp") from None
     return commands_mcp.serve(registry_dir)
+
+
+def notify(
+    test: Annotated[bool, Option("Send one, and say whether it went out.")] = False,
+    from_owner: Annotated[bool, Option("Send what stands on stdin.", hidden=True)] = False,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show where notifications go, as [notify] of your config.toml says, or try it.
+
+    Exit code 1 when one did not go out.
+
+    Example: delegate-job notify --test
+    """
+    from delegate_job import commands_notify
+
+    del registry_dir  # Every command takes it; notifications are of all registries.
+    if from_owner:
+        return commands_notify.from_owner()
+    return commands_notify.test(as_json=as_json) if test else commands_notify.show(as_json=as_json)

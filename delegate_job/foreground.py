@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from delegate_job import briefing, starter
-from delegate_job.document import attach_command, event_document, job_document, own_command
+from delegate_job.document import attach_command, job_document, own_command
 from delegate_job.errors import NotStartedError, RegistryError, UsageError, one_line, under_way
 from delegate_job.events import Event
 from delegate_job.exit_codes import ExitCode, exit_code_of
@@ -136,8 +136,7 @@ class Submit:
         return self._finish(row.job, signum=None)
 
     def _own(self) -> int:
-        spec = self._planned.spec
-        listener = _Listener(self._output, _on_event(spec, self._planned.environ))
+        listener = _Listener(self._output, OnEvent(lambda _: self._planned.environ))
         wires = list[Wire]()
         # From here on a signal is a message: there is no job yet, or a whole one that has heard of it.
         with hearing_signals() as inbox:
@@ -241,14 +240,10 @@ def _exit_code(job: Job, signum: int | None) -> int:
     return ExitCode.INTERNAL if job.outcome is None else int(exit_code_of(job.outcome))
 
 
-def _on_event(spec: JobSpec, environ: Mapping[str, str]) -> OnEvent | None:
-    return OnEvent(spec.on_event, workdir=spec.workdir, environ=environ) if spec.on_event else None
-
-
 class _Listener:
-    """Hands on what happens to the terminal and to `--on-event`."""
+    """Hands on what happens to the terminal, to `--on-event` and to notifications."""
 
-    def __init__(self, output: SubmitOutput, on_event: OnEvent | None) -> None:
+    def __init__(self, output: SubmitOutput, on_event: OnEvent) -> None:
         self._output = output
         self._on_event = on_event
         self.task = output.task
@@ -258,13 +253,11 @@ class _Listener:
     def happened(self, job: Job, event: Event, sequence: int, *, applied: bool) -> None:
         """An event was recorded."""
         self._output.happened(job, event, applied=applied)
-        if self._on_event is not None and applied:
-            self._on_event.put(event_document(event, sequence=sequence, applied=applied))
+        self._on_event.happened(job, event, sequence, applied=applied)
 
     def stop(self) -> None:
-        """Let `--on-event` catch up."""
-        if self._on_event is not None:
-            self._on_event.stop()
+        """Let `--on-event` and notifications catch up."""
+        self._on_event.stop()
 
 
 def dry_run(request: Request, *, as_json: bool) -> int:

@@ -104,6 +104,8 @@ class JobSpec(NamedTuple):
     ci: bool = False
     """Nobody is there: an agent that has a configuration gets one of its own, in which no dialog opens."""
     on_event: tuple[str, ...] = ()
+    notify: tuple[str, ...] = ()
+    """Of what a person is to be notified, as `notices.KNOWN`; where to is never kept with a job."""
     operation_id: str | None = None
     retry_of: str | None = None
     worktree: Worktree | None = None

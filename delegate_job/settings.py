@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from delegate_job import settings_values as values
 from delegate_job.agents import COMMAND, is_built_in
 from delegate_job.errors import UsageError
 from delegate_job.paths import default_registry, user_directory
 from delegate_job.settings_files import nearest, read_table
+
+if TYPE_CHECKING:
+    from delegate_job.settings_notify import Notify
 
 WORKDIR_FILE = ".delegate-job.toml"
 USER_FILE = "config.toml"
@@ -53,6 +56,8 @@ class Settings(NamedTuple):
     """0: off."""
     ci: bool
     on_event: tuple[str, ...]
+    notify: tuple[str, ...]
+    """The events of `[notify]`; () where nothing says where to. Its URLs are secret: they stay there."""
     registry_dir: Path
     agents: Mapping[str, tuple[str, ...]]
     """The argv templates of `[agents.NAME]`."""
@@ -100,9 +105,9 @@ _KEYS: Mapping[str, _Key] = MappingProxyType(
 )
 SECRET = frozenset(name for name, key in _KEYS.items() if key.secret)
 """The settings whose values may hold what others must not read."""
-_USER_KEYS = frozenset(name for name, key in _KEYS.items() if key.in_user_file) | {"agents"}
+_USER_KEYS = frozenset(name for name, key in _KEYS.items() if key.in_user_file) | {"agents", "notify"}
 _WORKDIR_KEYS = frozenset(name for name, key in _KEYS.items() if key.in_workdir)
-_REFUSED_IN_WORKDIR = (_USER_KEYS | {"agent_session", "notify"}) - _WORKDIR_KEYS
+_REFUSED_IN_WORKDIR = (_USER_KEYS | {"agent_session"}) - _WORKDIR_KEYS
 
 
 class _Layer(NamedTuple):
@@ -138,6 +143,7 @@ def resolve(options: Mapping[str, Any], *, workdir: str | Path, environ: Mapping
     found = {name: _value(name, layers) for name in _KEYS}
     chosen = {name: value for name, (value, _) in found.items()}
     sources = {name: source for name, (_, source) in found.items()}
+    sources["notify"] = str(at_user) if "notify" in user.values else "default"
     if sources["agent"] == str(at_workdir):
         _check_known(chosen["agent"], agents, at_workdir, at_user)
     if chosen["agent"] != COMMAND and sources["command"] != "option":
@@ -145,9 +151,27 @@ def resolve(options: Mapping[str, Any], *, workdir: str | Path, environ: Mapping
     return Settings(
         session=chosen.pop("agent_session"),
         **chosen,
+        notify=_notified(user.values, at_user),
         agents=agents,
         sources=MappingProxyType(sources),
     )
+
+
+def _notified(user: Mapping[str, Any], path: Path | None) -> tuple[str, ...]:
+    if "notify" not in user:
+        return ()
+    from delegate_job import settings_notify
+
+    found = settings_notify.read(user["notify"], str(path))
+    return found.events if found.goes_anywhere else ()
+
+
+def notify() -> "Notify":
+    """Return where notifications go, and of what: the user's file alone may say it."""
+    from delegate_job import settings_notify
+
+    path = user_file()
+    return settings_notify.read(_user_layer(path).values.get("notify", {}), str(path))
 
 
 def registry_dir(option: str | None, *, environ: Mapping[str, str]) -> Path:

@@ -122,6 +122,7 @@ def plan(request: Request) -> Planned:
         startup_timeout=settings.startup_timeout,
         ci=settings.ci,
         on_event=settings.on_event,
+        notify=settings.notify,
         operation_id=request.operation_id,
         broker=None if address is None else address.url(),
     )
@@ -221,6 +222,10 @@ def warnings_for(spec: JobSpec, paths: RegistryPaths) -> list[str]:
         from delegate_job import worktree
 
         warnings.extend(filter(None, [worktree.warning(spec.worktree)]))
+    if spec.notify:
+        from delegate_job import notifying, settings
+
+        warnings.extend(notifying.missing(settings.notify()))
     return warnings
 
 

@@ -145,11 +145,12 @@ def test_every_setting_has_a_variable(home: Home) -> None:
         startup_timeout=0,
         ci=True,
         on_event=("notify-send", "x"),
+        notify=(),
         registry_dir=Path.cwd() / "reg",
         agents={},
         sources=found.sources,
     )
-    assert not {"default", "option"} & set(found.sources.values())
+    assert [name for name, source in found.sources.items() if source in {"default", "option"}] == ["notify"]
 
 
 def test_ci_changes_what_is_default(home: Home) -> None:
