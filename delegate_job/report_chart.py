@@ -64,7 +64,7 @@ class _Scale:
 
 def _lane(name: str, number: int) -> Html:
     y = _TOP + number * _LANE
-    line = element("line", x1="0", x2="100%", y1=y + _LANE - 8, y2=y + _LANE - 8, class_="lane")
+    line = element("line", x1="0", x2="100%", y1=y + _LANE - 3, y2=y + _LANE - 3, class_="lane")
     return element("g", line, element("text", name, x="0", y=y + 11))
 
 

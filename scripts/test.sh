@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 scripts/get-tmux.sh --for-tests
 scripts/bootstrap.sh --dev
 scripts/get-agents.sh
+if [ "${CI:-}" = true ]; then scripts/get-chromium.sh; fi
 # Mosquitto's server lies where ordinary users' PATH does not look.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
