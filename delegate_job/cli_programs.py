@@ -3,6 +3,7 @@
 Each parses, calls one function, and returns an exit code; what it does stands elsewhere.
 """
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -48,6 +49,11 @@ def mcp(registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
     Example: claude mcp add delegate-job -- delegate-job mcp
     """
     del as_json  # Every command takes it; this one speaks JSON in any case.
+    if sys.stdin.isatty():
+        raise UsageError(
+            "mcp speaks with a program, not with a person",
+            hint="make it known to your agent: claude mcp add delegate-job -- delegate-job mcp",
+        )
     try:
         from delegate_job import commands_mcp
     except ModuleNotFoundError as error:

@@ -90,6 +90,7 @@ class _Tools:
         agent: types.AgentName | None = None,
         command: types.CommandLine | None = None,
         workdir: types.WorkDir | None = None,
+        worktree: types.Worktree | None = None,
         validate: types.Check | None = None,
         attempts: types.Attempts | None = None,
         timeout: types.Seconds | None = None,
@@ -112,6 +113,8 @@ class _Tools:
             "operation-id": operation_id,
         }
         words = [f"--{name}={value}" for name, value in options.items() if value is not None]
+        if worktree is not None:
+            words.append(f"--worktree={worktree}" if worktree else "--worktree")
         job: types.JobDocument = self._calls.json(
             "submit", "--detach", "--prompt-file=-", *words, stdin=prompt
         )

@@ -26,6 +26,9 @@ Prompt = Annotated[str, _said("The whole task: the agent sees nothing of this co
 AgentName = Annotated[str, _said("claude-code, codex, gemini, opencode, human, command, or a program.")]
 CommandLine = Annotated[str, _said("With agent command: the program and its arguments.")]
 WorkDir = Annotated[str, _said("Where it works; else in the server's directory.")]
+Worktree = Annotated[
+    str, _said("Work in a new git worktree, on this new branch; empty: on one named by the job.")
+]
 Check = Annotated[
     str, _said("A script that is run in the work dir; exit code 0 means that the work is right.")
 ]
@@ -58,6 +61,8 @@ class JobDocument(TypedDict):
     attempts: int
     prompt_file: str
     workdir: str
+    worktree: str | None
+    branch: str | None
     session: str | None
     attach: str | None
     log_dir: str

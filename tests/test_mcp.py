@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -197,6 +199,35 @@ def test_errors_are_the_programs_own(
     said = talk(place, say)
     assert message in said
     assert "Traceback" not in said + (place.root / "server.log").read_text()
+
+
+@pytest.mark.parametrize("branch", ["", "own-branch"])
+def test_a_worktree_for_the_job(place: Place, branch: str) -> None:
+    """A job in a worktree of its own works there, on the branch that was named."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-C", str(place.work)]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        assert place.spawn(*git, *words).wait(20) == 0
+    agent = scripted(place, f"git branch --show-current > branch\n{DONE}")
+
+    async def say(session: Session) -> Any:
+        job = await session.call("submit", **agent, worktree=branch)
+        return await session.call("wait", job=job["id"], until="done")
+
+    job = talk(place, say)
+    assert job["workdir"] != str(place.work)
+    on = Path(job["workdir"], "branch").read_text().strip()
+    assert on == branch if branch else job["id"] in on
+
+
+def test_a_person_is_told_what_it_is_for(place: Place) -> None:
+    """Started by hand on a terminal, it says so instead of waiting for messages."""
+    controller, terminal = pty.openpty()
+    said = place.start("mcp", stdin=terminal)
+    _, error = said.communicate(timeout=30)
+    assert (said.returncode, error.count("\n")) == (2, 2)
+    assert error.startswith("error: mcp speaks with a program, not with a person\nhint: ")
+    os.close(controller)
+    os.close(terminal)
 
 
 @pytest.mark.parametrize("variable", [True, False], ids=["by its variable", "by descent"])
