@@ -114,6 +114,8 @@ def wait(
     """Wait for jobs."""
     with open_registry(registry_dir) as registry:
         ids = [registry.find(job).job.id for job in jobs] or registry.unfinished()
+        if not ids:
+            print("no unfinished job to wait for", file=sys.stderr)
         rows = client.wait(
             registry,
             ids,

@@ -45,14 +45,24 @@ def read_prompt(text: str | None, file: str | None, stdin: IO[bytes]) -> bytes:
     if text is not None:
         return os.fsencode(text)
     if file == "-":
-        return stdin.read()
+        return _piped(stdin.read())
     try:
         with open(file or "", "rb") as opened:  # noqa: PTH123 - "" and NUL are errors of open, not of Path
             return opened.read()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"the prompt file {file!r} cannot be read: {getattr(error, 'strerror', error)}"
+            f"the prompt file {file!r} cannot be read: {getattr(error, 'strerror', error)}",
+            hint="name a file that is there, or - for stdin",
         ) from error
+
+
+def _piped(task: bytes) -> bytes:
+    if not task.strip():
+        raise UsageError(
+            "the prompt is empty: nothing came in on stdin",
+            hint="did the command before the pipe fail? --prompt TEXT takes the task as it is",
+        )
+    return task
 
 
 def submit(request: Request, *, as_json: bool, detach: bool, max_parallel: int | None) -> int:

@@ -201,7 +201,10 @@ def checked_workdir(path: str) -> str:
 def _check_agent(agent: Agent, environ: Mapping[str, str], workdir: str, wanted: Wanted) -> None:
     problem = agent.problem(scrub(environ), workdir, wanted)
     if problem:
-        raise NotStartedError(f"agent {agent.name}: {problem}")
+        text, _, hint = problem.partition("; ")
+        raise NotStartedError(
+            f"agent {agent.name}: {text}", hint=hint or f"`delegate-job doctor {agent.name}` looks closer"
+        )
     if agent.in_tmux and (problem := Tmux.missing()):
         raise NotStartedError(problem, hint="install tmux 3.0 or newer with your package manager")
 
