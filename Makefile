@@ -33,4 +33,4 @@ dist: ## build the wheel and the source archive in dist/
 	@scripts/dist.sh
 
 clean: ## remove what was made here: .venv, builds, caches, agents
-	@rm -rf .venv .cache/agents build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .cache/agents .cache/clients build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,39 +1,5 @@
 #!/bin/sh
 # Install the real agents that tests run, from npm, into .cache/agents. tests/npm names their versions.
-# Does nothing when that was done for these versions. Gets npm itself in CI alone.
 set -eu
 cd "$(dirname "$0")/.."
-target=.cache/agents
-seconds=300
-
-# The tests themselves say it again: skipped at home, failed in CI.
-give_up() {
-    printf 'warning: %s; tests with real agents cannot run\nhint: %s\n' "$1" "$2" >&2
-    exit 0
-}
-
-state() {
-    cat tests/npm/package.json tests/npm/package-lock.json | cksum
-    uname -sm
-}
-
-if [ "$(cat "$target/installed" 2>/dev/null)" = "$(state)" ]; then exit 0; fi
-if [ "${CI:-}" = true ] && ! command -v npm >/dev/null; then
-    scripts/install-packages.sh nodejs npm || true
-fi
-command -v npm >/dev/null || give_up 'npm is not on PATH' 'install Node.js 20 or newer, with npm'
-
-rm -rf "$target"
-mkdir -p "$target"
-cp tests/npm/package.json tests/npm/package-lock.json "$target"
-echo "Installing the agents that tests run from npm into $target ..."
-bounded=
-if command -v timeout >/dev/null; then bounded="timeout $seconds"; fi
-# Not `npm ci`: it refuses a lock file that leaves out packages for other systems, which not each registry has.
-# shellcheck disable=SC2086 # a list of words
-if ! log=$($bounded npm install --prefix "$target" --no-audit --no-fund --fetch-timeout=60000 --fetch-retries=2 2>&1); then
-    printf '%s\n' "$log" >&2
-    rm -rf "$target"
-    give_up "npm could not install the agents within $seconds s" 'see above; scripts/get-agents.sh tries again'
-fi
-state >"$target/installed"
+exec scripts/get-npm.sh tests/npm .cache/agents 'tests with real agents'

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Get tmux, and bash, when they are missing; with --for-tests also what tests talk to: Mosquitto, and shells.
+# Get tmux, and bash, when they are missing; with --for-tests also what tests talk to: Mosquitto, jq, and shells.
 # Needs nothing that is there already, and leaves no service running.
 set -eu
 cd "$(dirname "$0")/.."
@@ -22,6 +22,7 @@ if [ "${1:-}" = --for-tests ]; then
     PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
     need mosquitto mosquitto
     need mosquitto_sub "$clients"
+    need jq jq
     need zsh zsh
     need fish fish
 fi

@@ -6,6 +6,7 @@ scripts/get-tmux.sh --for-tests
 scripts/bootstrap.sh --dev
 scripts/get-agents.sh
 if [ "${CI:-}" = true ]; then scripts/get-chromium.sh; fi
+scripts/get-npm.sh examples/clients .cache/clients 'tests of the clients in Node'
 # Mosquitto's server lies where ordinary users' PATH does not look.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
