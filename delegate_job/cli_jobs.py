@@ -140,7 +140,7 @@ def logs(
 
 
 def report(
-    job_id: Annotated[str | None, Argument("The job.", "ID")] = None,
+    job_id: Annotated[str | None, Argument("The job.", "ID", "job")] = None,
     job: JobOption = None,
     output: Annotated[str | None, Option("Instead of report-ID.html here; -: stdout.", "FILE")] = None,
     markdown: Annotated[bool, Option("Markdown, on stdout unless FILE is given.")] = False,

@@ -30,7 +30,7 @@ _UNPARSED: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args":
 
 def main(commands: Mapping[str, Command], argv: Sequence[str]) -> int:
     """Run the command that `argv` (without the program) names; return its exit code."""
-    if not argv:
+    if not argv and COMPLETION not in os.environ:
         print(cli_help.of_program(commands, columns=cli_help.width()), end="")  # noqa: T201 - help goes to stdout
         return ExitCode.USAGE
     try:
