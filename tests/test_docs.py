@@ -1,5 +1,6 @@
 """What the documents show is what the program does: examples are run, references generated and compared."""
 
+import html
 import re
 import sys
 from pathlib import Path
@@ -32,6 +33,19 @@ def test_the_readme_has_two_commands() -> None:
 def test_the_readme_shows_a_whole_job() -> None:
     """At least one example of the README is run here."""
     assert any(name.startswith("README") for name in EXAMPLES)
+
+
+def test_the_readme_shows_a_real_run() -> None:
+    """Its picture tells the story of the demo, needs no network and names nobody's directory."""
+    picture = (ROOT / "docs/demo.svg").read_text(encoding="utf-8")
+    shown = html.unescape(re.sub(r"<[^>]+>", "", picture)).replace("\N{NO-BREAK SPACE}", " ")
+    story = ("registered job: ", "validation: FAIL (exit 1)", "validation: PASS", "accepted")
+    assert [shown.index(line) for line in story] == sorted(shown.index(line) for line in story)
+    assert "http" not in picture.replace("http://www.w3.org/2000/svg", "").replace(
+        "https://www.textualize.io", ""
+    )
+    assert "/home/" not in shown
+    assert "docs/demo.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
