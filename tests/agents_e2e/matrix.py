@@ -32,6 +32,7 @@ ROWS = (
     Row("a prompt of 100 KB", "test_a_prompt_of_100_kilobytes"),
     Row("a prompt that begins with `!` or `/` is text", "test_a_prompt_is_no_command"),
     Row("two jobs at once in one work dir", "test_two_jobs_in_one_work_dir"),
+    Row("`--worktree`, with the log outside of it", "test_in_a_worktree_of_its_own"),
     Row("`--attempts 2`: rejected, mended, accepted", "test_a_rejected_work_is_mended"),
     Row("`send` is received and heeded", "test_a_follow_up"),
     Row("ends its turn without a report: asked once, then reports", "test_asked_for_a_report_it_reports"),

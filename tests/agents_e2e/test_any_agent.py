@@ -115,3 +115,17 @@ def test_killed(agent: RealAgent) -> None:
         if agent.rig.program in words:
             os.kill(process.pid, signal.SIGKILL)
     assert agent.wait(job) == 4
+
+
+def test_in_a_worktree_of_its_own(agent: RealAgent) -> None:
+    """In a new worktree, with its log elsewhere, the agent works and its report is heard."""
+    place = agent.place
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        git = place.spawn("git", "-c", "user.name=n", "-c", "user.email=n@example.org", *words)
+        assert git.wait(30) == 0
+    agent.model.says(*REPORTS)
+    done = agent.submit("--worktree", "--close")
+    assert done.returncode == 0, done
+    job = place.job(job_id(done.stdout))
+    assert str(job["workdir"]) in agent.model.asked[0].text
+    assert (place.log_dir(job["id"]) / "reports.jsonl").is_file()
