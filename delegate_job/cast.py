@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,11 @@ class Cast(NamedTuple):
         """Return it with markers, each a time in seconds since 1970 and a label."""
         added = [Moment(min(max(at - self.began, 0.0), self.seconds), "m", label) for at, label in markers]
         return self._replace(moments=tuple(sorted((*self.moments, *added), key=lambda moment: moment.at)))
+
+    def shortened(self, at: float, *, longest: float) -> float:
+        """Return when a time comes in a playback whose pauses last `longest` seconds at the most."""
+        times = [0.0, *(moment.at for moment in self.moments if moment.at <= at)]
+        return sum(min(after - before, longest) for before, after in pairwise(times))
 
     def text(self) -> str:
         """Return it as asciicast v2."""

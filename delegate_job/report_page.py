@@ -13,6 +13,7 @@ from typing import Any
 from delegate_job import __version__
 from delegate_job.cast import Cast
 from delegate_job.changes import Changes, FileChange
+from delegate_job.events import CLAIMS
 from delegate_job.markup import Content, Html, element, joined, one_line, raw
 from delegate_job.report import Check, Excerpt, Report, Stay
 from delegate_job.report_chart import chart, duration
@@ -21,6 +22,8 @@ from delegate_job.report_facts import check_title, event_rows, facts, headline, 
 _OWN = Path(__file__).parent / "report_assets"
 _PLAYER = Path(__file__).parent / "vendor/asciinema-player"
 _LONGEST_DIFF_LINE = 2000
+_LONGEST_PAUSE = 2.0
+"""Seconds, as in report.js."""
 
 
 def page(report: Report) -> str:
@@ -139,16 +142,24 @@ def _session(cast: Cast | None) -> Html:
         return _none("No recording of the terminal was kept.")
     # mtime: the same recording gives the same page.
     packed = base64.b64encode(gzip.compress(cast.text().encode(), mtime=0)).decode()
-    length = f"The agent's terminal, {duration(cast.seconds)}; pauses are shortened to 2 s."
+    length = f"The agent's terminal, {duration(cast.seconds)}; pauses are shortened to {_LONGEST_PAUSE:g} s."
     return joined(
         element("p", length),
         element("p", "The recording ends at its limit, before the session did.", class_="note")
         if cast.is_cut
         else None,
-        element("div", element("div", id="player", class_="player"), class_="wide"),
+        element(
+            "div", element("div", id="player", class_="player", data_poster=_poster(cast)), class_="wide"
+        ),
         element("p", "The player needs JavaScript.", id="no-player", class_="none"),
         element("script", packed, type="application/octet-stream", id="recording"),
     )
+
+
+def _poster(cast: Cast) -> str:
+    """Return the second that is shown before it is played: the last claim, as a program's end clears much."""
+    claims = [moment.at for moment in cast.moments if moment.kind == "m" and moment.text in CLAIMS]
+    return f"{cast.shortened(claims[-1] if claims else cast.seconds, longest=_LONGEST_PAUSE):.3f}"
 
 
 def _changes(changes: Changes) -> Html:

@@ -166,6 +166,9 @@ def test_only_right_lines_are_read(tmp_path: Path) -> None:
     assert read is not None
     assert (read.width, read.height) == (9, 24)
     assert [tuple(moment) for moment in read.moments] == [(2, "o", "a"), (2, "o", "b")]
+    assert (
+        read._replace(moments=(*read.moments, read.moments[0]._replace(at=9.0))).shortened(9, longest=3) == 5
+    )
     marked = read.marked([(2.0, "started"), (99.0, "done")])
     assert [tuple(moment) for moment in marked.moments if moment.kind == "m"] == [
         (1, "m", "started"),

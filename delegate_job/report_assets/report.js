@@ -13,7 +13,7 @@
       idleTimeLimit: 2,
       controls: true,
       preload: true,
-      poster: "npt:99999",
+      poster: `npt:${box.dataset.poster}`,
       terminalFontFamily: "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace",
     });
   } catch (error) {
