@@ -116,21 +116,29 @@ def wait(
         ids = [registry.find(job).job.id for job in jobs] or registry.unfinished()
         if not ids:
             print("no unfinished job to wait for", file=sys.stderr)
-        rows = client.wait(
-            registry,
-            ids,
-            any_of=any_of,
-            until=until,
-            timeout=timeout,
-            warn=warn,
-            take_over=lambda: starter.ensure_running_for_ownerless(registry, os.environ),
-        )
-        documents = [job_document(row, registry.paths) for row in rows]
-    if as_json:
-        print_json(documents[0] if len(jobs) == 1 else documents)
-    else:
-        for document in documents:
-            print(f"{document['id']} {document['outcome'] or document['state']}")
+
+        def show(rows: list[Row]) -> None:
+            documents = [job_document(row, registry.paths) for row in rows]
+            if as_json:
+                print_json(documents[0] if len(jobs) == 1 else documents)
+            else:
+                for document in documents:
+                    print(f"{document['id']} {document['outcome'] or document['state']}")
+
+        try:
+            rows = client.wait(
+                registry,
+                ids,
+                any_of=any_of,
+                until=until,
+                timeout=timeout,
+                warn=warn,
+                take_over=lambda: starter.ensure_running_for_ownerless(registry, os.environ),
+            )
+        except client.WaitTimedOutError:
+            show([registry.row(job_id) for job_id in ids])
+            raise
+        show(rows)
     return client.wait_code(rows, until)
 
 

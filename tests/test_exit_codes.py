@@ -283,12 +283,15 @@ def test_70_a_fault_of_ours(place: Place) -> None:
 
 
 def test_124_wait_timed_out(place: Place) -> None:
-    """`wait --timeout` ran out: 124, and the job goes on."""
+    """`wait --timeout` ran out: 124, where the job stands is shown, and it goes on."""
     submit = place.start(*place.submit_args(ENDLESS))
     name = began(place)
+    place.await_state(name, "running")
     done = place.run("wait", name, "--timeout", "0.2")
-    assert done.returncode == 124
-    assert "goes on" in one_error(done)
+    assert (done.returncode, done.stdout) == (124, f"{name} running\n")
+    assert done.stderr.startswith("error: not done after 0.2 s; the job goes on")
+    as_json = place.run("wait", name, "--timeout", "0.2", "--json")
+    assert (as_json.returncode, json.loads(as_json.stdout)["state"]) == (124, "running")
     assert (submit.poll(), place.job(name)["state"]) == (None, "running")
 
 
