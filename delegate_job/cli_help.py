@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from delegate_job.cli_options import Argument, Command, Option, Parameter, Unparsed, parameters
 
 PURPOSE = "Hand a task to an interactive coding agent and learn, by exit code, whether the work is good."
-_OF_EACH = 14
+_OF_EACH = 13
 """So many commands have a line of their own in the program's help: with the rest of it they fill a screen."""
 _WIDEST_NAME = 26
 

@@ -1,4 +1,4 @@
-"""The commands that say or show what happens to jobs: `publish`, `status`, `list`, `wait`, `verify` and more.
+"""The commands that say or show what happens to jobs: `publish`, `status`, `list`, `wait`, `watch` and more.
 
 Each parses, calls one function, and returns an exit code; what it does stands elsewhere.
 """
@@ -92,6 +92,23 @@ def wait(
 
     ids = [*(job_ids or ()), *([job] if job else ())]
     return commands.wait(ids, registry_dir, any_of=any_of, until=until, timeout=timeout, as_json=as_json)
+
+
+def watch(
+    job_id: Annotated[str | None, Argument("One job; all if none is named.", "[ID]", completes="job")] = None,
+    job: JobOption = None,
+    plain: Annotated[bool, Option("A line for each change, no full screen.")] = False,
+    registry_dir: RegistryDir = None,
+    as_json: AsJson = False,
+) -> int:
+    """See all jobs live, or one, and act on them; without a full screen, a line for each change.
+
+    Example: delegate-job watch
+    """
+    from delegate_job import commands_watch
+
+    named = None if job_id is None and job is None else one_job(job_id, job)
+    return commands_watch.watch(named, registry_dir, plain=plain, as_json=as_json)
 
 
 def verify(

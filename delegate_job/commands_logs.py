@@ -11,7 +11,7 @@ from delegate_job import client, locks, starter
 from delegate_job.commands import open_registry, to_stdout
 from delegate_job.document import event_document
 from delegate_job.exit_codes import ExitCode
-from delegate_job.output import harmless, local_time, print_json_array, printable
+from delegate_job.output import event_line, harmless, print_json_array
 from delegate_job.registry import Registry
 from delegate_job.rows import Row, storable
 
@@ -41,7 +41,7 @@ def logs(job: str, registry_dir: str | None, *, kind: str, follow: bool, as_json
 
 def _show_events(registry: Registry, row: Row, *, follow: bool, as_json: bool) -> None:
     for document in _events(registry, row, follow=follow):
-        print(json.dumps(document, ensure_ascii=False) if as_json else _event_line(document), flush=True)
+        print(json.dumps(document, ensure_ascii=False) if as_json else event_line(document), flush=True)
     row = registry.row(row.job.id)
     if not row.job.done and locks.is_held(registry.paths.job(row.job.id).lock):
         return  # What its owner has not read yet, it is about to record.
@@ -49,7 +49,7 @@ def _show_events(registry: Registry, row: Row, *, follow: bool, as_json: bool) -
     for event in client.late_reports(registry, row):
         document = event_document(event, sequence=0, applied=False) | {"sequence": None}
         print(
-            json.dumps(document, ensure_ascii=False) if as_json else f"{_event_line(document)} [{when}]",
+            json.dumps(document, ensure_ascii=False) if as_json else f"{event_line(document)} [{when}]",
             flush=True,
         )
 
@@ -65,15 +65,6 @@ def _events(registry: Registry, row: Row, *, follow: bool) -> Iterator[dict[str,
             return
         starter.ensure_running_for_ownerless(registry, os.environ)
         client.await_change(registry, version, timeout=1.0)
-
-
-def _event_line(document: dict[str, Any]) -> str:
-    detail = printable(document["detail"] or "")
-    kind = printable(document["kind"])
-    mark = "" if document["applied"] else " (not applied)"
-    return (
-        f"{local_time(document['at'])} {document['source']:<6} {kind}{': ' if detail else ''}{detail}{mark}"
-    )
 
 
 def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool, as_json: bool) -> None:

@@ -48,6 +48,20 @@ def printable(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
+def visible(line: str) -> str:
+    """Return one line as it was laid out; what would drive the reader's terminal is a question mark."""
+    return "".join(char if char.isprintable() else "?" for char in line.expandtabs())
+
+
+def event_line(document: dict[str, Any]) -> str:
+    """Return a recorded event (`document.event_document`) as one line for a person."""
+    detail, kind = printable(document["detail"] or ""), printable(document["kind"])
+    mark = "" if document["applied"] else " (not applied)"
+    return (
+        f"{local_time(document['at'])} {document['source']:<6} {kind}{': ' if detail else ''}{detail}{mark}"
+    )
+
+
 _CONTROLS = rb"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]"
 _DRIVES = re.compile(rb"\x1b(?!\[[\d;]*m)|" + _CONTROLS)
 
@@ -66,7 +80,7 @@ def ago(stamp: str | None) -> str:
     """Return how long ago an RFC 3339 time was, in one unit."""
     if stamp is None:
         return "-"
-    return f"{duration(_seconds_since(stamp))} ago"
+    return f"{duration(seconds_since(stamp))} ago"
 
 
 def duration(seconds: float) -> str:
@@ -81,7 +95,8 @@ def _moment(stamp: str) -> datetime:
     return datetime.fromisoformat(stamp)
 
 
-def _seconds_since(stamp: str) -> float:
+def seconds_since(stamp: str) -> float:
+    """Return how long ago an RFC 3339 time was; 0 for one that is yet to come."""
     # The clock may have been set back since.
     return max((datetime.now(UTC) - _moment(stamp)).total_seconds(), 0.0)
 
@@ -141,7 +156,7 @@ class SubmitOutput:
         """Show a person what is to be done, whole."""
         self._job = job
         for line in instructions.splitlines():
-            self.line("".join(char if char.isprintable() or char == "\t" else "?" for char in line))
+            self.line(visible(line))
 
     def warn(self, text: str) -> None:
         """Show that something is amiss."""
@@ -200,7 +215,7 @@ class SubmitOutput:
 
 def live_line(job: Job) -> str:
     """Return state, time in all, and the last event, in one line."""
-    spent = duration(_seconds_since(job.created_at))
+    spent = duration(seconds_since(job.created_at))
     last = f", {job.last_event} {ago(job.last_event_at)}" if job.last_event else ""
     waits = f": {printable(job.reason)}" if job.state is JobState.WAITING and job.reason else ""
     return f"{job.state}{waits} ({spent}{last})"

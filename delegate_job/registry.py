@@ -15,6 +15,7 @@ from delegate_job.rows import (
     Progress,
     Recorded,
     Row,
+    Version,
     event_columns,
     job_columns,
     new_job_columns,
@@ -206,6 +207,12 @@ class Registry(RegistryFile):
                 query, (*map(storable, given.values()), -1 if limit is None else limit)
             ):
                 yield row_of(found)
+
+    def versions(self) -> dict[str, Version]:
+        """Return of every job what changes whenever anything of it does that a reader is shown."""
+        query = "SELECT id, sequence, owner_epoch, owner_pid FROM jobs"
+        with self._told():
+            return {found["id"]: Version(*found[1:]) for found in self._db.execute(query)}
 
     def unsettled(self) -> list[str]:
         """Return the ids of all jobs that need an owner, oldest first: not done, or something still owed."""

@@ -5,7 +5,7 @@ Not how it is shown: that is `report_page` and `report_markdown`. What is missin
 
 from collections.abc import Iterator
 from datetime import datetime
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,10 @@ from delegate_job.changes import Changes
 from delegate_job.document import event_document, job_document
 from delegate_job.duty import VERDICT_KINDS
 from delegate_job.job import Job
-from delegate_job.lifecycle import advance
 from delegate_job.paths import JobPaths
 from delegate_job.registry import Registry
 from delegate_job.rows import Recorded, Row
+from delegate_job.timeline import Timeline
 
 PROMPT_LIMIT = 256 * 1024
 """Bytes of the prompt that are shown."""
@@ -104,15 +104,12 @@ def stays(job: Job, recorded: tuple[Recorded, ...], *, until: float) -> Iterator
 
     A clock that was set back shows as a stay of no time.
     """
-    now, began = Job(job.spec, created_at=job.created_at), seconds(job.created_at)
-    for each in recorded:
-        after = advance(now, each.event) if each.applied else now
-        if after.state is not now.state:
-            at = max(seconds(each.event.received_at), began)
-            yield Stay(now.state, began, at)
-            began = at
-        now = after
-    yield Stay(now.state, began, began if now.done else max(until, began))
+    timeline = Timeline(job.spec, job.created_at)
+    timeline.take(recorded)
+    states = [str(phase.state) for phase in timeline.phases]
+    begins = list(accumulate((seconds(phase.since) for phase in timeline.phases), max))
+    last = begins[-1] if timeline.phases[-1].outcome else max(until, begins[-1])
+    yield from map(Stay, states, begins, [*begins[1:], last])
 
 
 def _checks(job: Job, documents: list[dict[str, Any]], paths: JobPaths) -> Iterator[Check]:

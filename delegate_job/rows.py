@@ -20,6 +20,14 @@ class Progress(NamedTuple):
     quiet_for: float = 0.0
 
 
+class Version(NamedTuple):
+    """Of a job: the sequence number of its last event, and who owns it."""
+
+    sequence: int
+    owner_epoch: int
+    owner_pid: int | None
+
+
 class Row(NamedTuple):
     """A job as the registry has it: the value, and what belongs to its owner."""
 
@@ -31,6 +39,11 @@ class Row(NamedTuple):
     owner_pid: int | None = None
     owner_epoch: int = 0
     tmux_socket: str | None = None
+
+    @property
+    def version(self) -> Version:
+        """What changes whenever anything of the job does that a reader is shown."""
+        return Version(self.sequence, self.owner_epoch, self.owner_pid)
 
 
 class Recorded(NamedTuple):

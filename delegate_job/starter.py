@@ -31,8 +31,14 @@ def ownerless(registry: Registry) -> list[str]:
 
 def ensure_running_for_ownerless(registry: Registry, environ: Mapping[str, str]) -> None:
     """Start the registry's supervisor when an unfinished job has no owner and there is no supervisor."""
-    if not is_running(registry.paths) and os.access(registry.paths.root, os.W_OK) and ownerless(registry):
+    if is_needed(registry):
         ensure_running(registry.paths, environ)
+
+
+def is_needed(registry: Registry) -> bool:
+    """Return whether an unfinished job has no owner, and no supervisor is there to become it."""
+    paths = registry.paths
+    return not is_running(paths) and os.access(paths.root, os.W_OK) and bool(ownerless(registry))
 
 
 def ensure_running(paths: RegistryPaths, environ: Mapping[str, str]) -> None:
@@ -80,7 +86,13 @@ def ensure_running_for(job_dir: str) -> None:
 
 def supervise_argv(paths: RegistryPaths) -> list[str]:
     """Return the command of a background supervisor."""
-    return [sys.executable, "-P", "-m", "delegate_job", "supervise", "--registry-dir", str(paths.root)]
+    return own_argv(paths, "supervise")
+
+
+def own_argv(paths: RegistryPaths, command: str, *words: str) -> list[str]:
+    """Return the argv that runs a command of ours on this registry, with this very Python."""
+    place = ("--registry-dir", str(paths.root))
+    return [sys.executable, "-P", "-m", "delegate_job", command, *place, *words]
 
 
 def _spawn(paths: RegistryPaths, environ: Mapping[str, str], gate: int) -> None:

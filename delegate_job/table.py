@@ -28,6 +28,8 @@ def width_of(text: str) -> int:
 
 
 def _columns(char: str) -> int:
+    if char.isascii():
+        return 1
     import unicodedata
 
     if unicodedata.combining(char) or unicodedata.category(char) in {"Cf", "Me", "Mn"}:
@@ -39,12 +41,13 @@ def shorten(text: str, columns: int) -> str:
     """Return the text in at most so many columns, with an ellipsis where something was cut."""
     if width_of(text) <= columns:
         return text
-    kept = ""
+    kept, left = 0, columns - 1
     for char in text:
-        if width_of(kept) + _columns(char) > columns - 1:
+        left -= _columns(char)
+        if left < 0:
             break
-        kept += char
-    return f"{kept}…"
+        kept += 1
+    return f"{text[:kept]}…"
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[Cell]], stream: IO[str]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness import Place, job_id
-from test_terminal import Terminal
+from terminal import Terminal
 
 COMPLETED = '"$DJ" publish --event completed'
 ASKS = '"$DJ" publish --event permission_required --detail "may I?"\nsleep 60'

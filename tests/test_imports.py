@@ -30,12 +30,23 @@ LAYERS: tuple[set[str], ...] = (
     {"paths", "retry", "bare"},
     {"agents"},
     set(),  # every module that is not named here: one outside thing each
-    {"supervisor", "owner", "background", "pruning", "client", "answering", "reporter", "report", "doctor"},
+    {
+        "supervisor",
+        "owner",
+        "background",
+        "pruning",
+        "client",
+        "following",
+        "answering",
+        "reporter",
+        "report",
+        "doctor",
+    },
     {"output", "commands", "foreground", "cli", "__main__"},
 )
 """From below to above. A module imports from its own layer and from those below."""
 
-FIRST_WORDS = {"supervisor": 4, "report": 4, "doctor": 4, "cli": 5, "commands": 5}
+FIRST_WORDS = {"supervisor": 4, "report": 4, "doctor": 4, "cli": 5, "commands": 5, "watch": 5}
 """Modules that are not named and begin with one of these words, such as cli_submit, belong to its layer."""
 
 

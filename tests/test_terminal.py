@@ -1,58 +1,16 @@
 """The command in a person's own terminal: the live line, colours, Ctrl-C, and attach inside another tmux."""
 
 import json
-import os
-import shlex
-import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from harness import Place, wait_until
+from terminal import Terminal
 
 REPORT = '"$DJ" publish --event'
 COMPLETED = f"{REPORT} completed --detail done"
 UNTIL_TOLD = "until [ -e go ]; do sleep 0.05; done"
-
-
-@dataclass
-class Terminal:
-    """A pane of a person's own tmux server, in which one command runs; its exit code is shown at the end."""
-
-    place: Place
-    columns: int = 100
-    server: Path = field(init=False)
-
-    def start(self, *words: str, before: str = "", behind: str = "") -> None:
-        """Run `BEFORE delegate-job WORDS BEHIND` in the terminal, with a shell's words before and behind."""
-        command = f"{before} {shlex.join([self.place.environ['DJ'], *words])} {behind}"
-        # The shell outlives Ctrl-C, as a person's does.
-        script = self.place.script("typed", f"trap : INT\n{command}\necho code=$?\nexec sleep 600")
-        size = ("-x", str(self.columns), "-y", "30")
-        tmux = ("tmux", "-L", "person", "-f", os.devnull, "new-session", "-d", "-s", "t")
-        assert self.place.spawn(*tmux, *size, script).wait(10) == 0
-        (self.server,) = [path for path in self.place.tmux_sockets() if path.name == "person"]
-
-    def tmux(self, *words: str) -> str:
-        """Ask the person's tmux."""
-        argv = ["tmux", "-S", str(self.server), *words]
-        return subprocess.run(argv, check=True, capture_output=True, encoding="utf-8", timeout=10).stdout
-
-    def screen(self, *options: str) -> str:
-        """Return what stands on the screen; with `-e`, its colours too."""
-        return self.tmux("capture-pane", "-p", "-t", "t", *options).rstrip()
-
-    def shows(self, text: str, timeout: float = 15) -> str:
-        """Return the screen as soon as it shows a text."""
-        return (
-            wait_until(lambda: text in self.screen() and self.screen(), timeout, f"{text!r} on the screen")
-            or ""
-        )
-
-    def press(self, *keys: str) -> None:
-        """Press keys, by their names in tmux."""
-        self.tmux("send-keys", "-t", "t", *keys)
 
 
 def test_the_live_line(place: Place) -> None:
