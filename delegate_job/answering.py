@@ -43,6 +43,12 @@ class Dialog(NamedTuple):
         return self.path.name.removeprefix(DIALOG)
 
 
+def asked(registry: Registry, row: Row) -> str | None:
+    """Return what the next answer would be an answer to; None where none can be given from here."""
+    dialog = _find(registry, row)
+    return dialog and dialog.what
+
+
 def approve(registry: Registry, row: Row) -> str:
     """Grant what the agent asks leave for; return what that was. UsageError where it cannot be done so."""
     dialog = _dialog(registry, row)

@@ -15,7 +15,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 
-from delegate_job import client, starter
+from delegate_job import answering, client, starter
 from delegate_job.exit_codes import ExitCode
 from delegate_job.following import TAKE_OVER_EVERY, Follower
 from delegate_job.job import JobState
@@ -197,7 +197,7 @@ class WatchApp(App[int]):
                     self._do("deny", *([f"--reason={reason}"] if reason.strip() else []), job_id)
 
             question = f"Deny what job {job_id} asks for. A reason for the agent, or nothing:"
-            self.push_screen(Line(question, why(row.job), may_be_empty=True), typed)
+            self.push_screen(Line(question, self._asked(row), may_be_empty=True), typed)
 
     def action_tell(self) -> None:
         """Answer a job's question, or say more to one that works."""
@@ -209,7 +209,7 @@ class WatchApp(App[int]):
                 if text is not None:
                     self._do(how, "--", job_id, text)
 
-            self.push_screen(Line(f"Tell job {job_id}:", why(row.job)), typed)
+            self.push_screen(Line(f"Tell job {job_id}:", self._asked(row)), typed)
 
     def action_cancel(self) -> None:
         """End a job, after a question."""
@@ -232,7 +232,12 @@ class WatchApp(App[int]):
             if yes:
                 self._do(command, row.job.id)
 
-        self.push_screen(Ask(question, f"{state_of(row.job)}: {why(row.job)}"), answered)
+        self.push_screen(Ask(question, f"{state_of(row.job)}: {self._asked(row)}"), answered)
+
+    def _asked(self, row: Row) -> str:
+        """Return what an answer would be to: of several dialogs the oldest, where the row has the newest."""
+        what = answering.asked(self.registry, row)
+        return printable(what) if what else why(row.job)
 
     def _do(self, command: str, *words: str) -> None:
         self.tell(f"{command} …")

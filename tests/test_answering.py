@@ -15,6 +15,7 @@ from delegate_job.job import JobSpec
 from delegate_job.paths import JobPaths
 from delegate_job.startup import Startup
 from harness import Place, job_id, wait_until
+from terminal import Terminal
 
 CLAUDE = """#!{python}
 import json, os, subprocess, sys, time
@@ -110,6 +111,29 @@ def test_each_of_two_dialogs_gets_its_own_answer(claude: Scripted) -> None:
     wait_until(lambda: (claude.place.work / "said").read_text() == "allow\ndeny\n", what="both answers")
     refused = claude.place.run("approve", job)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1 + refused.stderr.count("hint:"))
+    claude.place.run("cancel", job)
+
+
+def test_the_keys_of_watch_answer(claude: Scripted) -> None:
+    """Before an approval stands what it is for, of two dialogs the oldest; a refusal takes a reason along."""
+    job = claude.start(TWO_DIALOGS)
+    claude.await_kinds(job, "permission_required", 2)
+    terminal = Terminal(claude.place)
+    terminal.start("watch")
+    terminal.shows(">!")
+    terminal.press("y")
+    assert "WAITING: Bash: first" in terminal.shows(f"Approve what job {job} asks for?")
+    terminal.press("y")
+    terminal.shows("approve: approved: Bash: first")
+    terminal.press("n")
+    assert "Bash: second" in terminal.shows(f"Deny what job {job} asks for")
+    terminal.press("- not this", "Enter")
+    terminal.shows("deny: denied: Bash: second")
+    (denied,) = claude.await_kinds(job, "denied")
+    assert denied["detail"] == "- not this"
+    wait_until(lambda: (claude.place.work / "said").read_text() == "allow\ndeny\n", what="both answers")
+    terminal.press("q")
+    terminal.shows("code=0")
     claude.place.run("cancel", job)
 
 
