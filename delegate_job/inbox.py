@@ -106,17 +106,19 @@ class Inbox:
         changed, self._seen = seen != self._seen, seen
         return changed
 
-    def read(self, by_wire: Iterable[Event] = (), *, hold_exited: bool = False) -> Reading:
+    def read(
+        self, by_wire: Iterable[Event] = (), *, hold_exited: bool = False, hold_reports: bool = False
+    ) -> Reading:
         """Return what is new, with the reports `by_wire` that may stand in no file.
 
-        With `hold_exited` an `exited` is left out, and read again next time.
+        With `hold_exited` an `exited` is left out, and read again next time; with `hold_reports` all reports.
 
         `control.jsonl` is read first and, but for `spawned`, applied last: an `exited` in it was written when
         the agent's processes were gone, so every report of theirs is in `reports.jsonl` and is read here, or
         was sent before it.
         """
         control = self._read_control()
-        reports = self._read_reports()
+        reports = journal.Batch([], self.reports_at, more=False) if hold_reports else self._read_reports()
         received_at = journal.now()
         said = self._parse(control, received_at)
         if reports.more or hold_exited:
@@ -133,7 +135,7 @@ class Inbox:
         unreadable = len(reports.lines) - len(events) + reports.skipped
         more = control.more or reports.more
         in_file = {event.id for event in events}
-        only_by_wire = [event for event in by_wire if event.id not in in_file]
+        only_by_wire = [event for event in by_wire if not hold_reports and event.id not in in_file]
         return Reading(
             [*first, *events, *only_by_wire, *last], unreadable, reports.position, control.position, more
         )

@@ -104,8 +104,7 @@ class OwnedJob:
 
     def say(self, kind: Kind, detail: str | None = None, data: dict[str, Any] | None = None) -> None:
         """Let the owner itself say something; it is applied in the next step, before anything else."""
-        said = journal.new_event(self.job.id, kind)
-        at = said["at"]
+        said, at = journal.new_event(self.job.id, kind), journal.now()
         self._own.append(Event(said["id"], self.job.id, kind, Source.OWNER, at, detail, data or {}, at))
 
     @property
@@ -138,7 +137,7 @@ class OwnedJob:
         self._results.append(message)
 
     def take_last_results(self) -> None:
-        """Record what has ended in the background, and begin nothing: the job goes to another owner."""
+        """Record what has ended in the background, and begin nothing: another owner comes."""
         self._take_results()
         self.apply_own()
         self.duties.save_socket()
@@ -188,7 +187,7 @@ class OwnedJob:
         return self._progress() if self._clocks.are_running else None
 
     def stop_background(self) -> None:
-        """Let go of what runs in the background; who owns the job next begins it again."""
+        """Let go of what runs in the background; the next owner begins it again."""
         self.duties.stop_check()
 
     # -- applying
@@ -254,10 +253,13 @@ class OwnedJob:
 
     def drain(self) -> bool:
         """Apply what the job's files hold now, of a flood a part; return whether that was all."""
-        reading = self._inbox.read(self._by_wire, hold_exited=not self.hears_all)
+        waits = self.job.state is JobState.REGISTERED  # What is reported now counts when it was launched.
+        reading = self._inbox.read(self._by_wire, hold_exited=not self.hears_all, hold_reports=waits)
         if reading.unreadable:
             self._say_unreadable(reading)
         self._apply_reading(reading)
+        if not waits:
+            self._by_wire.clear()
         return not reading.more
 
     def _apply_reading(self, reading: Reading) -> None:
@@ -269,7 +271,6 @@ class OwnedJob:
         elif (reading.reports, reading.control) != (self._inbox.reports_at, self._inbox.control_at):
             self._registry.save_progress(self.job.id, self._progress(reading), epoch=self.epoch)
         self._inbox.keep(reading)
-        self._by_wire.clear()
 
     def _say_unreadable(self, reading: Reading) -> None:
         # The id is where they begin, so that lines which are read again after a crash are not counted twice.
@@ -323,8 +324,7 @@ class OwnedJob:
     # -- clocks
 
     def _note_activity(self) -> None:
-        """Note a sign of life: the quiet begins again."""
-        self._clocks.stir()
+        self._clocks.stir()  # The quiet begins again.
         self._stalled = False
 
     def _check_clocks(self) -> None:

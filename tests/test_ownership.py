@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Place, wait_until
+from harness import Place, job_id, wait_until
 from subscribers import Follower, Told, observer
 from takeovers import (
     COMPLETED,
@@ -203,6 +203,19 @@ def test_a_persons_job_is_taken_over(place: Place) -> None:
     kill(submit)
     assert place.run("publish", "--job", name, "--event", "completed").returncode == 0
     assert place.run("wait", name).returncode == 0
+
+
+def test_a_report_before_the_launch_counts_in_its_turn(place: Place) -> None:
+    """A person who is done before any owner has looked at the job is believed as one who took longer."""
+    place.run("list")
+    with place.nobody_takes_over():
+        name = job_id(place.run("submit", "--agent", "human", "--prompt", "x", "--detach").stdout)
+        assert (
+            place.run("publish", "--event", "completed", "--detail", "early", "--job", name).returncode == 0
+        )
+    assert place.run("wait", name, timeout=60).returncode == 0
+    assert place.job(name)["detail"] == "early"
+    assert kinds(place, name)[:3] == ["registered", "launching", "spawned"]
 
 
 def test_a_queued_job_is_taken_over(place: Place) -> None:
