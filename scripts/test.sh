@@ -10,4 +10,6 @@ scripts/get-npm.sh examples/clients .cache/clients 'tests of the clients in Node
 # Mosquitto's server lies where ordinary users' PATH does not look.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
-exec .venv/bin/pytest -n "${TEST_WORKERS:-auto}" "$@"
+# Most tests wait more than they work: two of them for each core.
+workers=$(($(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) * 2))
+exec .venv/bin/pytest -n "${TEST_WORKERS:-$workers}" --dist worksteal "$@"

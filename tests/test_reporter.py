@@ -386,7 +386,7 @@ def test_help_has_an_example_that_runs(job: Reported, argument: str) -> None:
     assert shown.returncode == 0
     for option in ("--event", "--detail", "--job", "--registry-dir", "--timeout", "--json"):
         assert option in shown.stdout
-    example = shown.stdout.split("example:\n")[1].strip().replace("delegate-job", str(COMMAND))
+    example = shown.stdout.split("example: ")[1].strip().replace("delegate-job", str(COMMAND))
     process = job.place.spawn("bash", "-c", example, env=job.env)
     assert process.communicate(timeout=30)[0].startswith("recorded")
     assert [event.detail for event in job.recorded()] == ["3 of 7 modules done"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from delegate_job import cli
 from delegate_job.agents import SKILL_DIRS
 from delegate_job.exit_codes import ExitCode
 from delegate_job.job import Outcome
@@ -66,12 +67,10 @@ def _words(line: str) -> list[str]:
     return words
 
 
-def test_every_command_that_is_mentioned_exists(place: Place) -> None:
+def test_every_command_that_is_mentioned_exists() -> None:
     """What the text names in passing is a command of the program too."""
-    listing = place.run("--help", env={"NO_COLOR": "1", "COLUMNS": "100"}).stdout
     named = set(MENTIONED.findall(TEXT))
-    assert {"approve", "deny", "answer", "attach", "retry"} <= named
-    assert [name for name in named if f" {name} " not in listing] == []
+    assert {"approve", "deny", "answer", "attach", "retry"} <= named <= set(cli.COMMANDS)
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:

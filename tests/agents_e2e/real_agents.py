@@ -3,6 +3,7 @@
 Not the model they talk to: that is a stub. Versions stand in tests/npm/package.json alone.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -120,9 +121,17 @@ class RealAgent:
         return self.place.tmux("capture-pane", "-p", "-t", f"=dj-{job}:").stdout
 
     def answer(self, job: str, key: str) -> None:
-        """Press a key as soon as the agent's dialog is on the screen."""
-        wait_until(lambda: self.rig.dialog in self.screen(job), DEADLINE, f"{self.rig.dialog} on the screen")
-        self.press(job, key)
+        """Press a key as soon as the agent's dialog is on the screen; again while the dialog stays."""
+        self.press_until_gone(job, key, self.rig.dialog)
+
+    def press_until_gone(self, job: str, key: str, text: str) -> None:
+        """Press a key when a text is on the screen, until it is gone: codex draws before it reads keys."""
+        wait_until(lambda: text in self.screen(job), DEADLINE, f"{text} on the screen")
+        for _ in range(5):
+            self.press(job, key)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: text not in self.screen(job), 3, f"the end of {text}")
+                return
 
     def press(self, job: str, *keys: str) -> None:
         """Press keys in the job's session, as a person who is attached does."""

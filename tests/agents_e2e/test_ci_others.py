@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,12 +41,14 @@ def test_a_key_in_the_environment_is_enough(stranger: RealAgent) -> None:
     assert not [name for name in (".codex", ".gemini") if (stranger.place.home / name).exists()]
 
 
-def test_a_home_of_the_users_is_used(stranger: RealAgent, rig: Rig) -> None:
-    """Who names a home means it: nothing is put in its place."""
-    file, variable = {
-        "codex": ("home/config.toml", "CODEX_HOME"),
-        "gemini": ("home/.gemini/settings.json", "GEMINI_CLI_HOME"),
-    }[rig.agent]
+def test_a_home_of_the_users_is_used(stranger: RealAgent, rig: Rig, tmp_path: Path) -> None:
+    """Who names a home means it: nothing stands in its place that is not made of it."""
+    files = {"codex": "home/config.toml", "gemini": "home/.gemini/oauth_creds.json"}
+    variable = {"codex": "CODEX_HOME", "gemini": "GEMINI_CLI_HOME"}[rig.agent]
+    (tmp_path / ".gemini").mkdir()
+    (tmp_path / ".gemini/oauth_creds.json").write_text("{}")
     words = ("submit", "--ci", "--agent", rig.agent, "--prompt", "x", "--dry-run")
-    assert file in stranger.place.run(*words).stdout
-    assert file not in stranger.place.run(*words, env={variable: "/mine"}).stdout
+    without = files[rig.agent] in stranger.place.run(*words).stdout
+    with_it = files[rig.agent] in stranger.place.run(*words, env={variable: str(tmp_path)}).stdout
+    # codex's is used as it is; gemini's stays, and the job's has links to what is in it.
+    assert (without, with_it) == ((True, False) if rig.agent == "codex" else (False, True))

@@ -6,8 +6,8 @@ import pytest
 
 from agents_e2e import real_agents
 from agents_e2e.model_stub import Turn, serving
-from agents_e2e.real_agents import CODEX, DEADLINE, RealAgent
-from harness import Place, job_id, wait_until
+from agents_e2e.real_agents import CODEX, RealAgent
+from harness import Place, job_id
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -46,8 +46,7 @@ def test_a_users_distrust_holds(codex: RealAgent, level: str | None) -> None:
     job = codex.start()
     if level:
         codex.place.await_state(job, "running")
-        wait_until(lambda: "Open restricted" in codex.screen(job), DEADLINE, "its question")
-        codex.press(job, "Enter")
+        codex.press_until_gone(job, "Enter", "Open restricted")
     assert codex.wait(job) == 0
     assert ("THE PROJECT SPEAKS" in codex.model.asked[0].text) is (level is None)
     assert codex.sessions(job)
