@@ -19,17 +19,15 @@ from delegate_job.job import Job, JobSpec, Outcome
 from delegate_job.on_event import OnEvent
 from delegate_job.output import SubmitOutput, print_json
 from delegate_job.paths import RegistryPaths
+from delegate_job.registration import OperationTakenError, Registered, register
 from delegate_job.registry import MAX_PARALLEL, Registry
 from delegate_job.rows import Row
 from delegate_job.submission import (
-    OperationTakenError,
     Planned,
-    Registered,
     Request,
     find_same,
     plan,
     plan_again,
-    register,
     warnings_for,
 )
 from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals

@@ -1,33 +1,26 @@
-"""From settings to a registered job: checked, given an id, a directory, an audit directory and a broker.
+"""From settings to a job that may be registered: checked, and given an id. Nothing is made here.
 
-Not its life: that is `supervisor`. What is refused here is refused before anything was made.
+What is refused is refused before anything was made; to make it a job is `registration`'s.
 """
 
-import contextlib
 import os
-import shutil
-import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-from delegate_job import journal, locks
 from delegate_job.agents import agent_named, agent_of
 from delegate_job.agents.base import Agent, Wanted
 from delegate_job.agents.instructions import prompt_text
-from delegate_job.audit import DEFAULT_PARENT, AuditDir
+from delegate_job.audit import DEFAULT_PARENT
 from delegate_job.bare import sha256
-from delegate_job.environment import scrub, write_environ
-from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError, UsageError
-from delegate_job.events import Event, Kind, Source
-from delegate_job.job import Job, JobSpec, Worktree
-from delegate_job.mqtt import Address, Connection, parse_url, write_connection
-from delegate_job.paths import JobPaths, RegistryPaths, absolute
+from delegate_job.environment import scrub
+from delegate_job.errors import NotStartedError, UsageError
+from delegate_job.job import JobSpec, Worktree
+from delegate_job.mqtt import Address, parse_url
+from delegate_job.paths import RegistryPaths, absolute
 from delegate_job.registry import Registry
-from delegate_job.rows import Row, spec_text
+from delegate_job.rows import Row
 from delegate_job.settings import Settings
 from delegate_job.tmux import Tmux
-from delegate_job.wire import EmbeddedWire, ExternalWire, Wire
 
 _ID_LETTERS = "abcdefghjkmnpqrstvwxyz0123456789"
 """Thirty-two, so that a random byte picks each one equally often."""
@@ -61,14 +54,6 @@ class Planned(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Planned({self.spec})"
-
-
-class Registered(NamedTuple):
-    """A new job: its row and, for who owns it, its lock (a descriptor) and the wire on which it is heard."""
-
-    row: Row
-    lock: int
-    wire: Wire | None
 
 
 def new_id() -> str:
@@ -244,111 +229,3 @@ def find_same(registry: Registry, planned: Planned) -> Row | None:
             hint="use a new --operation-id for a new task",
         )
     return row
-
-
-class OperationTakenError(DelegateJobError):
-    """Another submit with the same operation id was faster; its job is the one to join."""
-
-
-def register(registry: Registry, planned: Planned, *, owned: bool) -> Registered:
-    """Make the job: directory and lock first, broker, then the row that makes it a job.
-
-    With `owned` the caller owns the job: its lock and its wire are returned; else the lock is free again and
-    the broker is its owner's matter. What was made is removed when it fails; a process that is ended in
-    between leaves a directory without a row, which is no job. OperationTakenError when the operation id has
-    a job by now, NotStartedError when the broker or the directories can't be made.
-    """
-    with contextlib.ExitStack() as undo:
-        try:
-            made = _make(registry, planned, undo, owned=owned)
-        except OSError as error:
-            raise NotStartedError(f"{error.filename or registry.paths.root}: {error.strerror}") from error
-        undo.pop_all()
-    if not owned:
-        os.close(made.lock)
-    return made
-
-
-def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, owned: bool) -> Registered:
-    paths = registry.paths.job(planned.spec.id)
-    paths.root.mkdir(mode=0o700)
-    # The caller's environment is in there: it must not outlive a job that never was.
-    undo.callback(shutil.rmtree, paths.root, ignore_errors=True)
-    lock = locks.acquire(paths.lock)
-    if lock is None:
-        raise RegistryError(f"{paths.lock} is held by another process")
-    undo.callback(os.close, lock)
-    spec = _with_log_dir(planned.spec, paths)
-    undo.callback(_remove_empty, spec.log_dir)
-    _write_private(paths.prompt, planned.prompt)
-    _write_private(paths.spec, spec_text(spec).encode())
-    if spec.worktree is not None:
-        _make_worktree(spec.worktree, undo)
-    write_environ(paths.environ, planned.environ)
-    _write_connection(spec, registry.paths, planned.broker)
-    wire = _wire(spec, paths, planned.broker, owned=owned)
-    if isinstance(wire, ExternalWire):
-        undo.callback(wire.forget, spec.id)
-    elif wire is not None:
-        undo.callback(wire.stop)
-    return Registered(_add(registry, spec), lock, wire)
-
-
-def _make_worktree(own: Worktree, undo: contextlib.ExitStack) -> None:
-    from delegate_job import worktree
-
-    worktree.make(own)
-    undo.callback(worktree.unmake, own)
-
-
-def _wire(spec: JobSpec, paths: JobPaths, address: Address | None, *, owned: bool) -> Wire | None:
-    if address is None:
-        return EmbeddedWire(socket_path=paths.broker_socket) if owned else None
-    wire = ExternalWire(address)
-    wire.check(spec.id)
-    return wire
-
-
-def _remove_empty(directory: str) -> None:
-    with contextlib.suppress(OSError):
-        os.rmdir(directory)  # noqa: PTH106 - the text as it is; only ever ours when it is empty
-
-
-def _with_log_dir(spec: JobSpec, paths: JobPaths) -> JobSpec:
-    if AuditDir.at(spec.log_dir).create():
-        return spec
-    fallback = AuditDir.at(paths.fallback_log_dir)
-    if not fallback.create():
-        raise NotStartedError(f"the log directory {spec.log_dir} cannot be made, nor {fallback.path}")
-    return spec._replace(log_dir=fallback.path)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
-
-
-def _write_connection(spec: JobSpec, registry: RegistryPaths, address: Address | None) -> None:
-    """Write where the log is, and an external broker, for the owner to come; it adds what is its own."""
-    connection = Connection(
-        job_id=spec.id,
-        log_dir=spec.log_dir,
-        registry_dir=str(registry.root),
-        epoch=0,
-        broker=address,
-        observer=address,
-        unix_socket=None,
-    )
-    write_connection(registry.job(spec.id).connection, connection)
-
-
-def _add(registry: Registry, spec: JobSpec) -> Row:
-    said = journal.new_event(spec.id, Kind.REGISTERED)
-    at = said["at"]
-    event = Event(said["id"], spec.id, Kind.REGISTERED, Source.OWNER, at, received_at=at)
-    try:
-        return registry.add(Job(spec, created_at=at), event)
-    except sqlite3.IntegrityError as error:
-        raise OperationTakenError(
-            f"another submit with operation id {spec.operation_id!r} was faster", hint="submit it again"
-        ) from error

@@ -47,8 +47,11 @@ report completed
 """
 
 STEPS = (
-    *((f"delegate_job.submission:{name}", 1) for name in ("register", "_wire", "_add", "_write_connection")),
-    ("delegate_job.submission:_with_log_dir", 1),
+    *(
+        (f"delegate_job.registration:{name}", 1)
+        for name in ("register", "_wire", "_add", "_write_connection")
+    ),
+    ("delegate_job.registration:_with_log_dir", 1),
     ("delegate_job.environment:write_environ", 1),
     ("delegate_job.briefing:write", 1),
     ("delegate_job.registry:Registry.add", 1),
