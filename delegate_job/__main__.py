@@ -10,6 +10,7 @@ import os
 import sys
 from typing import NoReturn
 
+INTERRUPTED = 130
 SIGPIPE_CODE = 141
 """What a shell shows for a program that SIGPIPE ended: whoever read our output has gone."""
 
@@ -38,10 +39,10 @@ def _main(argv: list[str]) -> int:
         _forget_stdout()
         return SIGPIPE_CODE
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place that may: no traceback reaches the user
         if isinstance(error.__cause__, KeyboardInterrupt):
-            return 130  # Python 3.11 wraps one that comes while an import makes a class.
+            return INTERRUPTED  # Python 3.11 wraps one that comes while an import makes a class.
         return _explain(_unwritten_stdout() or error, argv)
     return code
 
@@ -74,12 +75,31 @@ def _unwritten_stdout() -> Exception | None:
     return None
 
 
+def _end_at_once_when_interrupted() -> None:
+    """Let Ctrl-C end the process until an owner hears signals: nothing was made before that.
+
+    KeyboardInterrupt may be lost in a callback of Python's import system, with its lock held for good, so
+    that no other thread could import anything (CPython 3.11, `_get_module_lock`).
+    """
+    from delegate_job.bare import signal
+
+    def leave(_signum: int, _frame: object) -> None:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os._exit(INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
 def _run(argv: list[str]) -> int:
     # `publish` runs at every step of an agent: it must not wait for what the other commands import.
     if argv[:1] == ["publish"]:
         from delegate_job import reporter
 
         return reporter.main(argv[1:])
+    if argv[:1] in (["submit"], ["retry"]):
+        _end_at_once_when_interrupted()
     from delegate_job import cli
 
     return cli.main(argv)
