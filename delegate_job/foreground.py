@@ -31,6 +31,7 @@ from delegate_job.submission import (
     warnings_for,
 )
 from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals
+from delegate_job.tmux import Tmux
 from delegate_job.wire import Wire
 
 
@@ -121,10 +122,17 @@ class Submit:
         same = find_same(self._registry, self._planned)
         if same is not None:
             return self._join(same)
+        self._refuse_taken_session()
         try:
             return self._leave() if self._detach else self._own()
         except OperationTakenError:
             return self.run()
+
+    def _refuse_taken_session(self) -> None:
+        """Refuse a name that is taken before there is a job; tmux has the last word at the launch."""
+        spec, paths = self._planned.spec, self._registry.paths
+        if spec.session and spec.session != f"dj-{spec.id}":
+            Tmux(label=paths.tmux_label).refuse_taken(spec.session)
 
     def _join(self, row: Row) -> int:
         operation_id = self._planned.spec.operation_id

@@ -124,6 +124,12 @@ class Tmux:
         """
         return self._look(["has-session", "-t", f"={name}"], found=lambda _: True, default=False)
 
+    def refuse_taken(self, name: str) -> None:
+        """Raise SessionExistsError when the session is seen to be there."""
+        there = (self.sessions() or {}).get(name)
+        if there is not None:
+            raise self._taken(name, there.clients)
+
     def socket_path(self) -> str | None:
         """Return the absolute path of the server's socket; None when it could not be seen."""
         done = self._run(["list-sessions", "-F", "#{socket_path}"])
@@ -192,12 +198,14 @@ class Tmux:
         if len(argv) < 2:
             raise ValueError("tmux hands a lone argument to a shell")
 
+    def _taken(self, name: str, clients: int) -> SessionExistsError:
+        attach, remove = shlex.join(self.attach_argv(name)), shlex.join(self.remove_argv(name))
+        return SessionExistsError(name, clients, hint=f"look at it: {attach}; remove it: {remove}")
+
     def _refused(self, name: str, why: str) -> TmuxError:
         if why.startswith("duplicate session"):
             there = (self.sessions() or {}).get(name)
-            attach, remove = shlex.join(self.attach_argv(name)), shlex.join(self.remove_argv(name))
-            hint = f"look at it: {attach}; remove it: {remove}"
-            return SessionExistsError(name, there.clients if there else 0, hint=hint)
+            return self._taken(name, there.clients if there else 0)
         if "File name too long" in why:
             return TmuxError(f"tmux: {why}", hint="set TMUX_TMPDIR to a directory with a short path")
         return TmuxError(f"tmux: {why or 'it did not start and did not say why'}")

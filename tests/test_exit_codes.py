@@ -232,9 +232,9 @@ def test_7_session_exists(place: Place) -> None:
     began(place)
     done = place.submit("exit 0", "--agent-session", "tmux:mine")
     assert done.returncode == 7
-    assert "mine exists already (0 attached)" in done.stdout
-    assert "kill-session -t=mine" in done.stdout
-    assert first.poll() is None
+    assert one_error(done) == "error: tmux session mine exists already (0 attached)"
+    assert "kill-session -t=mine" in done.stderr
+    assert (first.poll(), len(place.jobs())) == (None, 1)
 
 
 def test_7_the_agent_cannot_be_run(place: Place) -> None:

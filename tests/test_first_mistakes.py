@@ -122,10 +122,9 @@ def test_the_session_of_another_job(place: Place) -> None:
     """A second submit with the same session says that it is taken, and how it is seen and removed."""
     words = ("--agent-session", "tmux:mine")
     assert place.submit(DONE, *words).returncode == 0
-    refused = place.submit(DONE, *words)
-    assert refused.returncode == 7
-    assert "tmux session mine exists already (0 attached)" in refused.stdout
-    assert "remove it: tmux " in refused.stdout
+    error, hint = told(place, 7, *place.submit_args(DONE, *words))
+    assert error == "tmux session mine exists already (0 attached)"
+    assert "remove it: tmux " in hint
 
 
 def test_an_empty_pipe(place: Place) -> None:
