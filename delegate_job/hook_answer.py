@@ -17,17 +17,16 @@ REFUSED_THERE = object()
 
 
 def await_answer(
-    state: HookState, key: str, request: str, job_dir: str, from_here: int, *, ended: list[int]
+    state: HookState, key: str, request: str, job_dir: str, from_here: int, *, parent: int, ended: list[int]
 ) -> "Answer | object | None":
     """Return the answer to this request, read from `control.jsonl` behind the offset `from_here`.
 
-    `ended` fills when the hook is sent SIGTERM.
+    `parent` is the process that started the hook, the agent; `ended` fills when the hook is sent SIGTERM.
 
     None when none will be needed: the dialog was granted in the pane (the next event of the agent closes it),
     the agent is gone, or the job has ended (its environment is forgotten then). `REFUSED_THERE` when the
     agent ends the hook: claude 2.1.330 does, by SIGTERM, when its user says no or presses Esc, and only then.
     """
-    parent = os.getppid()
     while state.has_dialog(key, request) and os.getppid() == parent and _goes_on(job_dir):
         answer, from_here = _read(f"{job_dir}/control.jsonl", from_here, request)
         if answer is not None:

@@ -44,10 +44,14 @@ def main(argv: list[str]) -> None:
     """Do what the hook's command line (`AGENT JOB_ID LOG_DIR JOB_DIR EVENT`) asks for."""
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    # Asked for later, it could be who adopts the hook of an agent that was killed meanwhile.
+    parent = os.getppid()
     agent, job_id, log_dir, job_dir, event = argv[:5]
     payload = read_payload()
     mapper = __import__(f"delegate_job.agent_hooks.{agent.replace('-', '_')}", fromlist=["heard"])
-    hook = Hook(mapper, job_id=job_id, log_dir=log_dir, job_dir=job_dir, event=event, payload=payload)
+    hook = Hook(
+        mapper, job_id=job_id, log_dir=log_dir, job_dir=job_dir, event=event, payload=payload, parent=parent
+    )
     hook.act(mapper.heard(event, payload))
 
 
@@ -67,7 +71,7 @@ def read_payload() -> "dict[str, Any]":
 
 
 class Hook:
-    """One native event of one job."""
+    """One native event of one job; `parent` is the agent's process, with which a wait for an answer ends."""
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Hook:
         job_dir: str,
         event: str,
         payload: "dict[str, Any]",
+        parent: int = 0,
     ) -> None:
         self._mapper = mapper
         self._job_id = job_id
@@ -85,6 +90,7 @@ class Hook:
         self._job_dir = job_dir
         self._event = event
         self._payload = payload
+        self._parent = parent
         self._agent_dir = f"{job_dir}/agent"
         self._state = HookState(self._agent_dir)
 
@@ -249,7 +255,9 @@ class Hook:
         signal.setitimer(signal.ITIMER_REAL, 0)
         from delegate_job.hook_answer import REFUSED_THERE, await_answer
 
-        answer = await_answer(self._state, heard.opens, request, self._job_dir, from_here, ended=ended)
+        answer = await_answer(
+            self._state, heard.opens, request, self._job_dir, from_here, parent=self._parent, ended=ended
+        )
         if answer is REFUSED_THERE:
             self._refused_there(heard, request)
         if not isinstance(answer, Answer):

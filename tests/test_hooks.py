@@ -23,6 +23,7 @@ from harness import wait_until
 from hooked import ASK, JOB, Hooked
 
 CLAUDE = hooked.samples("claude_2.1.330")
+MORE_THAN_A_PIPE_HOLDS = 1 << 17
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -264,6 +265,27 @@ def test_a_hook_ends_with_its_agent(job: Hooked, tmp_path: Path) -> None:
         wait_until(lambda: "permission_required" in job.kinds(), what="the report")
         assert is_running(pid)
         parent.kill()
+    wait_until(lambda: not is_running(pid), what="the hook's end")
+
+
+def test_a_hook_ends_whose_agent_was_killed_before_it_read_its_payload(job: Hooked) -> None:
+    """Who adopts a hook is not its agent."""
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "child = subprocess.Popen(sys.argv[1:], stdout=2)\n"
+        "os.close(0); print(child.pid, flush=True); signal.pause()"
+    )
+    read, write = os.pipe()
+    with os.fdopen(write, "wb", buffering=0) as stdin:
+        argv = [sys.executable, "-c", code, *job.argv("PermissionRequest")]
+        with subprocess.Popen(argv, stdin=read, stdout=subprocess.PIPE) as parent:
+            os.close(read)
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            stdin.write(b" " * MORE_THAN_A_PIPE_HOLDS)  # It returns when the hook has begun to read.
+            parent.kill()
+        stdin.write(json.dumps(payload("PermissionRequest")).encode())
+    wait_until(lambda: "permission_required" in job.kinds(), what="the report")
     wait_until(lambda: not is_running(pid), what="the hook's end")
 
 
