@@ -247,7 +247,7 @@ def type_text(registry: Registry, row: Row, text: str) -> bool | None:
     before = hooks.turn().number
     # Its first character must be a letter: to some agents `!` and `/` begin a command.
     tmux.paste(spec.session, f"A message from your user: {text}")
-    time.sleep(PASTE_PAUSE)
+    time.sleep(PASTE_PAUSE)  # An Enter that comes at once is swallowed.
     # Before what the agent makes of it: `sent` says that it works again.
     journal.append_event(paths.control, row.job.id, Kind.SENT, text)
     return press_enter(lambda: tmux.enter(spec.session), hooks, before)

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 
 from delegate_job import journal_line
@@ -294,15 +293,10 @@ def _set_aside_unless(stays: Callable[[os.stat_result], bool], directory: int, n
 @contextlib.contextmanager
 def _locked(directory: int) -> Iterator[None]:
     """Hold the directory's lock; go on without it after a second, because an agent may hold it for ever."""
-    import fcntl
+    from delegate_job.bare_locks import take_within
 
     with _opened(".", _DIRECTORY, directory) as fd:
-        for _ in range(100):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.01)
+        take_within(fd, 1.0)
         yield
 
 

@@ -7,7 +7,7 @@ import os
 import time
 
 from delegate_job.bare import dumps, loads
-from delegate_job.lock_probe import is_held
+from delegate_job.bare_locks import is_held, take_within
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class HookState:
         except OSError:
             return None
         # Who only looks whether it is held holds it for a moment.
-        return fd if _locked(fd) else None
+        return fd if take_within(fd, _LOCK_WAIT) else None
 
     def has_dialog(self, key: str, request_id: str) -> bool:
         """Return whether this very dialog still waits."""
@@ -140,7 +140,7 @@ class HookState:
             fd = os.open(f"{self.directory}/hooks.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return None
-        _locked(fd)
+        take_within(fd, _LOCK_WAIT)
         return fd
 
     def _remove(self, name: str) -> bool:
@@ -170,18 +170,3 @@ class HookState:
         except OSError:
             return False
         return True
-
-
-def _locked(fd: int) -> bool:
-    import fcntl
-
-    give_up_at = time.monotonic() + _LOCK_WAIT
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() >= give_up_at:
-                return False
-            time.sleep(0.005)
-        else:
-            return True

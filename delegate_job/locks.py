@@ -7,6 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from delegate_job.bare_locks import probe
 from delegate_job.retry import retry_until
 
 
@@ -47,14 +48,4 @@ def is_of(fd: int, path: Path) -> bool:
 
 def is_held(path: Path) -> bool:
     """Return whether somebody holds the lock of `path`, without taking it from anyone (a shared probe)."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return probe(os.fspath(path))

@@ -7,7 +7,7 @@ stands beside the waiting agent, and imports only what is there anyway.
 import os
 import sys
 
-from delegate_job.lock_probe import is_held
+from delegate_job.bare_locks import is_held
 
 EVERY = 5.0
 """Seconds between two looks."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqtt.broker import Broker, Server
 from amqtt.errors import AMQTTError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # For connections that end and listeners that close; then the broker stops without them.
 _CLOSE_SECONDS = 0.25
+_Part = TypeVar("_Part")
 
 
 class Listener(Server):
@@ -96,7 +97,7 @@ class MendedBroker(Broker):
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
     ) -> None:
         """Close the connection in every case (S8, B8) and keep faults of ours off stderr."""
-        task, closing = asyncio.current_task(), _ours(writer)
+        task, closing = asyncio.current_task(), _own(writer, ClosingWriter)
         if self._closing or task is None:
             closing.abort()
             return
@@ -114,11 +115,11 @@ class MendedBroker(Broker):
         self, reader: ReaderAdapter, writer: WriterAdapter, remote_address: str, remote_port: int
     ) -> tuple[BrokerProtocolHandler, Session]:
         """Accept or refuse before anything else happens (B6, S7), within a time (S8)."""
-        closing = _ours(writer)
+        closing = _own(writer, ClosingWriter)
         timer = self._loop.call_later(self.router.limits.connect_seconds, closing.abort)
         self._make_room_for(closing)
         try:
-            return await self._admit(_chunks(reader), closing)
+            return await self._admit(_own(reader, ChunkReader), closing)
         except Refused as refusal:
             writer.write(refusal.connack)
             raise
@@ -169,7 +170,7 @@ class MendedBroker(Broker):
         listener_name: str,
     ) -> None:
         """Serve an accepted client; B1, B2: amqtt sends it what others asked for, and dies of it."""
-        connection = _connection(handler)
+        connection = _own(handler, Connection)
         writer.write(packets.ACCEPTED)
         if client_session.keep_alive:
             connection.watch_silence(client_session.keep_alive * self.router.limits.keepalive_factor)
@@ -185,8 +186,8 @@ class MendedBroker(Broker):
     @override
     async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
         """Take each packet whole and in order (B3), until the client leaves or must leave (S6)."""
-        connection = _connection(handler)
-        reader = _chunks(handler.reader)
+        connection = _own(handler, Connection)
+        reader = _own(handler.reader, ChunkReader)
         with contextlib.suppress(Malformed):
             while not connection.done:
                 while (packet := reader.packets.next()) and not connection.done:
@@ -201,7 +202,7 @@ class MendedBroker(Broker):
     def cut_revoked(self) -> None:
         """Cut every client whose rights are not the ones it was accepted with."""
         for _, handler in list(self._sessions.values()):
-            connection = _connection(handler)
+            connection = _own(handler, Connection)
             if not connection.holds_grant():
                 connection.cut()
 
@@ -221,7 +222,7 @@ class MendedBroker(Broker):
             self._loop.remove_reader(listening)
         await _turns()
         for _, handler in self._sessions.values():
-            _connection(handler).outbox.finish()
+            _own(handler, Connection).outbox.finish()
         for task, writer in self._open.items():
             writer.close_soon()
             task.cancel()
@@ -235,8 +236,7 @@ class MendedBroker(Broker):
         """Give the last packets a moment to leave, then drop what a client does not read."""
         until = self._loop.time() + _CLOSE_SECONDS
         for transport in list(self._transports):
-            # A transport that is closing tells nobody when it is done.
-            while transport.get_write_buffer_size() and self._loop.time() < until:  # noqa: ASYNC110 - see above
+            while transport.get_write_buffer_size() and self._loop.time() < until:  # noqa: ASYNC110 - closing, it tells nobody when it is done
                 await asyncio.sleep(0.01)
             transport.abort()
 
@@ -261,16 +261,7 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-def _ours(writer: WriterAdapter) -> ClosingWriter:
-    assert isinstance(writer, ClosingWriter)  # noqa: S101 - for the type checker: made in stream_connected
-    return writer
-
-
-def _chunks(reader: ReaderAdapter | None) -> ChunkReader:
-    assert isinstance(reader, ChunkReader)  # noqa: S101 - as above
-    return reader
-
-
-def _connection(handler: BrokerProtocolHandler) -> Connection:
-    assert isinstance(handler, Connection)  # noqa: S101 - as above: made in read_connect
-    return handler
+def _own(part: object, kind: type[_Part]) -> _Part:
+    """Give what amqtt has typed as its own as what it is: `stream_connected` and `read_connect` made it."""
+    assert isinstance(part, kind)  # noqa: S101 - for the type checker
+    return part
