@@ -3,12 +3,11 @@
 Not whose dialog may be answered, and not what is said of it: that is `answering`.
 """
 
-import os
 import re
 
 from delegate_job.agents.base import Dialog
 from delegate_job.errors import RegistryError, UsageError
-from delegate_job.hook_state import OVER, HookState
+from delegate_job.hook_state import HookState
 from delegate_job.retry import retry_until
 from delegate_job.tmux import Tmux
 
@@ -72,21 +71,22 @@ def is_shown(screen: str, dialog: Dialog, shows: str) -> bool:
 
 def note_granted(hooks: HookState, key: str, request: str) -> None:
     """Write down that the dialog waits no more: the agent's hooks tell of that when the tool has ended."""
-    lock = hooks.lock()
-    if hooks.has_dialog(key, request):
-        hooks.close_dialogs(key)
-    if lock is not None:
-        os.close(lock)
+    with hooks.locked():
+        _close(hooks, key, request)
 
 
 def note_refused(hooks: HookState, key: str, request: str) -> None:
     """Wait until the agent's hooks know of a refusal, which ends the turn; else write that down for them."""
     if retry_until(lambda: not hooks.has_dialog(key, request), timeout=TOLD_WITHIN, interval=0.05):
         return
-    note_granted(hooks, key, request)
-    turn = hooks.turn()
-    turn.state = OVER
-    hooks.keep_turn(turn)
+    with hooks.locked():
+        _close(hooks, key, request)
+        hooks.end_turn()
+
+
+def _close(hooks: HookState, key: str, request: str) -> None:
+    if hooks.has_dialog(key, request):
+        hooks.close_dialogs(key)
 
 
 def _bare(text: str) -> str:

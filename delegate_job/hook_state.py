@@ -3,6 +3,7 @@
 Nothing here reports or decides, and nothing an owner relies on. What is damaged counts as not there.
 """
 
+import contextlib
 import os
 import time
 
@@ -57,6 +58,12 @@ class HookState:
         """Write the turn down; return whether that was done."""
         asked = "asked" if turn.asked else "-"
         return self._write("turn", f"{turn.number} {turn.state} {turn.inode} {turn.offset} {asked}")
+
+    def end_turn(self) -> None:
+        """The turn is over."""
+        turn = self.turn()
+        turn.state = OVER
+        self.keep_turn(turn)
 
     # -- the session, and when progress was told
 
@@ -134,14 +141,19 @@ class HookState:
 
     # -- files
 
-    def lock(self) -> int | None:
-        """Take the lock under which hooks look and report; after a second go on without it."""
+    @contextlib.contextmanager
+    def locked(self) -> "Iterator[None]":
+        """Hold the lock under which hooks look and report; after a second go on without it."""
         try:
             fd = os.open(f"{self.directory}/hooks.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
-            return None
-        take_within(fd, _LOCK_WAIT)
-        return fd
+            yield
+            return
+        try:
+            take_within(fd, _LOCK_WAIT)
+            yield
+        finally:
+            os.close(fd)
 
     def _remove(self, name: str) -> bool:
         try:

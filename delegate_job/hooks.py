@@ -91,15 +91,20 @@ class Hook:
         self._event = event
         self._payload = payload
         self._parent = parent
+        self._ended: list[int] = []
         self._agent_dir = f"{job_dir}/agent"
         self._state = HookState(self._agent_dir)
 
     def act(self, heard: Heard) -> None:
         """Report what was heard, and answer where an answer is due."""
-        lock = self._state.lock()
-        answer = self._note(heard)
-        if heard.opens and heard.kind is not None:
-            self._open_dialog(heard, lock)
+        dialog = None
+        # Not held to the end of the process: the owner of a job acts for a transcript too.
+        with self._state.locked():
+            answer = self._note(heard)
+            if heard.opens and heard.kind is not None:
+                dialog = self._open_dialog(heard)
+        if dialog:
+            self._await_answer(heard, *dialog)
         elif answer:
             _print(answer)
 
@@ -128,12 +133,10 @@ class Hook:
             self.report(kind, heard.detail, {**heard.data, "receipt": turn.number})
         elif heard.turn == "interrupted":
             if turn.state == OPEN:
-                turn.state = OVER
-                state.keep_turn(turn)
+                state.end_turn()
                 self.report("permission_required", heard.detail, heard.data)
         elif heard.turn == "fails":
-            turn.state = OVER
-            state.keep_turn(turn)
+            state.end_turn()
             self._say(heard)
         elif heard.kind == "progress":
             if turn.state != OVER and state.is_due(1.0):
@@ -155,8 +158,7 @@ class Hook:
             return ""
         said = self._said_since(turn.inode, turn.offset)
         if said or turn.asked or not (question := self._question()):
-            turn.state = OVER
-            state.keep_turn(turn)
+            state.end_turn()
             if said in _CLAIMS:
                 self.report("progress", "turn ended", heard.data)
             elif not said:
@@ -231,12 +233,12 @@ class Hook:
 
     # -- dialogs
 
-    def _open_dialog(self, heard: Heard, lock: int | None) -> None:
+    def _open_dialog(self, heard: Heard) -> "tuple[str, int] | None":
+        """Report a dialog; return its id and where to look for its answer, if one is awaited."""
         request = os.urandom(8).hex()
-        ended: list[int] = []
         if heard.waits:
             # From before the report on: who reads it may answer at once.
-            signal.signal(signal.SIGTERM, lambda signum, _: ended.append(signum))
+            signal.signal(signal.SIGTERM, lambda signum, _: self._ended.append(signum))
         told: dict[str, Any] = {
             "request": request,
             "at": journal_line.now(),
@@ -248,15 +250,20 @@ class Hook:
         held = self._state.open_dialog(heard.opens, told)
         from_here = self._size_of_control()
         self.report(heard.kind or "permission_required", heard.detail, {**heard.data, "request": request})
-        if lock is not None:
-            os.close(lock)
-        if not heard.waits or held is None:
-            return
+        return (request, from_here) if heard.waits and held is not None else None
+
+    def _await_answer(self, heard: Heard, request: str, from_here: int) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         from delegate_job.hook_answer import REFUSED_THERE, await_answer
 
         answer = await_answer(
-            self._state, heard.opens, request, self._job_dir, from_here, parent=self._parent, ended=ended
+            self._state,
+            heard.opens,
+            request,
+            self._job_dir,
+            from_here,
+            parent=self._parent,
+            ended=self._ended,
         )
         if answer is REFUSED_THERE:
             self._refused_there(heard, request)
@@ -269,18 +276,14 @@ class Hook:
 
     def _refused_there(self, heard: Heard, request: str) -> None:
         """Somebody said no in the session, or pressed Esc: the turn is over, and no other event tells it."""
-        lock = self._state.lock()
-        was_open = self._state.close_dialogs(heard.opens)
-        if was_open and "subagent" in heard.data:
-            self.report("resumed", "refused in its session", {"request": request})
-        elif was_open:
-            turn = self._state.turn()
-            turn.state = OVER
-            self._state.keep_turn(turn)
-            told = {"request": request, "reason": "interrupted"}
-            self.report("permission_required", "refused in its session; it waits for input", told)
-        if lock is not None:
-            os.close(lock)
+        with self._state.locked():
+            was_open = self._state.close_dialogs(heard.opens)
+            if was_open and "subagent" in heard.data:
+                self.report("resumed", "refused in its session", {"request": request})
+            elif was_open:
+                self._state.end_turn()
+                told = {"request": request, "reason": "interrupted"}
+                self.report("permission_required", "refused in its session; it waits for input", told)
 
     def _size_of_control(self) -> int:
         try:

@@ -178,7 +178,7 @@ class OwnedJob:
         """
         if now < self._next_look and not self._inbox.has_changed():
             return False
-        self._next_look = now + max(LOOK_EVERY, among / JOBS_A_SECOND)
+        self._next_look = now + min(max(LOOK_EVERY, among / JOBS_A_SECOND), self.next_step_in())
         return True
 
     @property

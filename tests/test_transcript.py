@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from delegate_job import locks
 from delegate_job.events import Event, Kind, Source
 from delegate_job.hook_proof import KEY, new_key
 from delegate_job.job import JobSpec
@@ -61,6 +62,18 @@ class Watched:
 def watched(tmp_path: Path) -> Watched:
     """Give a job whose agent has said nothing yet."""
     return Watched(tmp_path)
+
+
+def test_the_owner_does_not_keep_the_hooks_lock(watched: Watched) -> None:
+    """An owner lives on after what it tells like a hook: others must not wait for its end."""
+    watch = watched.watch()
+    watch.note(watched.started())
+    watched.add(FAILED)
+    before = len(list(Path("/dev/fd").iterdir()))
+    watch.look()
+    assert watched.reports()
+    assert not locks.is_held(watched.paths.agent / "hooks.lock")
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_a_turn_that_failed_is_told_once(watched: Watched) -> None:
