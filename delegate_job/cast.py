@@ -42,7 +42,8 @@ class Cast(NamedTuple):
     @property
     def is_cut(self) -> bool:
         """Whether it reached its limit."""
-        return any(moment.text == CUT for moment in self.moments[-2:])
+        said = (moment.text for moment in reversed(self.moments) if moment.kind == "o")
+        return next(said, "") == CUT
 
     def marked(self, markers: Iterable[tuple[float, str]]) -> "Cast":
         """Return it with markers, each a time in seconds since 1970 and a label."""

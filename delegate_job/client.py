@@ -3,6 +3,7 @@
 Nothing here changes a job; a wish (`cancel`) goes into the job's control file, and its owner acts on it.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +61,7 @@ def wait(
             reached = [row for row in rows if row.job.done or row.job.state is until]
             if len(reached) == len(rows) or (any_of and reached):
                 return reached
-        left = LOOK_EVERY if end is None else end - time.monotonic()
+        left = math.inf if end is None else end - time.monotonic()
         if left <= 0:
             raise WaitTimedOutError(f"not done after {timeout:g} s; the job goes on")
         ownerless.look([row for row in rows if not row.job.done])

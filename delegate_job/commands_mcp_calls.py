@@ -21,8 +21,6 @@ from delegate_job.job import JobState
 from delegate_job.output import live_line
 from delegate_job.rows import Row
 
-CALL_TIMEOUT = 60.0
-"""Seconds that a command may take; `cancel` waits longest, for 20."""
 TELL_EVERY = 5.0
 """Seconds between two words of progress when nothing happens; at each, some clients' clocks begin anew."""
 MOST_TEXT = 100_000
@@ -40,6 +38,7 @@ class Calls:
 
     def json(self, command: str, *words: str, stdin: str = "") -> Any:
         """Run a command with `--json` and return what it prints; DelegateJobError with its own one."""
+        limit = starter.time_limit(command)
         try:
             done = subprocess.run(
                 self._argv(command, words),
@@ -47,10 +46,10 @@ class Calls:
                 capture_output=True,
                 env=self._environ,
                 check=False,
-                timeout=CALL_TIMEOUT,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired:
-            raise DelegateJobError(f"{command} has not ended after {CALL_TIMEOUT:.0f} s") from None
+            raise DelegateJobError(f"{command} has not ended after {limit:.0f} s") from None
         if done.returncode:
             raise _error(command, done.returncode, done.stderr)
         for line in done.stderr.splitlines():

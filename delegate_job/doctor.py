@@ -13,7 +13,7 @@ from delegate_job import doctor_agent, doctor_machine, doctor_scratch
 from delegate_job.agents.probes import Finding, Status
 from delegate_job.doctor_scratch import Scratch
 from delegate_job.errors import DelegateJobError, one_line
-from delegate_job.paths import RegistryPaths
+from delegate_job.paths import RegistryPaths, default_registry
 from delegate_job.settings import Settings, registry_dir, resolve
 
 
@@ -72,7 +72,11 @@ def _settings(asked: Asked) -> tuple[Settings | None, Finding]:
 
 
 def _registry(asked: Asked) -> Path:
-    return registry_dir(asked.registry_dir, environ={})
+    """Return the registry when the settings cannot be read; the user's own file may be what is wrong."""
+    try:
+        return registry_dir(asked.registry_dir, environ=asked.environ)
+    except DelegateJobError:
+        return default_registry()
 
 
 def _scratch(paths: RegistryPaths, stack: contextlib.ExitStack) -> tuple[Scratch, list[Finding]]:

@@ -84,21 +84,21 @@ def _forget(
     """Forget one job under its lock, so that no owner finds half of it; nothing when somebody holds it."""
     own = row.job.spec.worktree
     paths = registry.paths.job(row.job.id)
-    with contextlib.suppress(FileNotFoundError):
-        lock = locks.acquire(paths.lock)
-        if lock is None:
+    # Where its user has removed the directory: its session and its worktree are to go all the same.
+    paths.root.mkdir(mode=0o700, exist_ok=True)
+    lock = locks.acquire(paths.lock)
+    if lock is None:
+        return
+    try:
+        _end_session(row, warn)
+        if own is not None and (reason := worktree.remove(own)):
+            yield Looked(row.job.id, own.path, reason)
             return
-        try:
-            _end_session(row, warn)
-            if own is not None and (reason := worktree.remove(own)):
-                yield Looked(row.job.id, own.path, reason)
-                return
-            retained.clear(row)
-            registry.forget(row.job.id)
-            shutil.rmtree(paths.root, ignore_errors=True)
-        finally:
-            os.close(lock)
-    registry.forget(row.job.id)
+        retained.clear(row)
+        registry.forget(row.job.id)
+        shutil.rmtree(paths.root, ignore_errors=True)
+    finally:
+        os.close(lock)
     if logs:
         AuditDir.at(row.job.spec.log_dir).remove()
     yield Looked(row.job.id)

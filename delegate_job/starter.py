@@ -13,6 +13,8 @@ from delegate_job.registry import Registry
 
 GATE = "DELEGATE_JOB_GATE"
 """The variable that hands the descriptor of the registry's lock on to a new supervisor."""
+COMMAND_TIMEOUT = 60.0
+"""Seconds that a command of ours may take; none that has no files to check out waits so long."""
 _KEPT = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "SHELL", "TMPDIR", "TMUX_TMPDIR", "VIRTUAL_ENV"}
 )
@@ -84,22 +86,24 @@ def ensure_running_for(job_dir: str) -> None:
         ensure_running(RegistryPaths(job.root.parent.parent), environ)
 
 
-def supervise_argv(paths: RegistryPaths) -> list[str]:
-    """Return the command of a background supervisor."""
-    return own_argv(paths, "supervise")
-
-
 def own_argv(paths: RegistryPaths, command: str, *words: str) -> list[str]:
     """Return the argv that runs a command of ours on this registry, with this very Python."""
     place = ("--registry-dir", str(paths.root))
     return [sys.executable, "-P", "-m", "delegate_job", command, *place, *words]
 
 
+def time_limit(command: str) -> float:
+    """Return the seconds that a command of ours may take: two may have a whole work tree to check out."""
+    from delegate_job.git import CHECKOUT_TIMEOUT
+
+    return COMMAND_TIMEOUT + (CHECKOUT_TIMEOUT if command in {"submit", "retry"} else 0.0)
+
+
 def _spawn(paths: RegistryPaths, environ: Mapping[str, str], gate: int) -> None:
     log = os.open(paths.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         subprocess.Popen(
-            [*supervise_argv(paths), "--background"],
+            own_argv(paths, "supervise", "--background"),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

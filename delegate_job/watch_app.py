@@ -29,8 +29,6 @@ from delegate_job.watch_log import LogScreen
 from delegate_job.watch_parts import Ask, Line, Text
 from delegate_job.watch_rows import state_of, why
 
-COMMAND_TIMEOUT = 60.0
-"""Seconds for what a key starts; each of these commands has shorter limits of its own."""
 MESSAGE_FOR = 20.0
 """Seconds for which it is shown what became of that."""
 
@@ -244,19 +242,20 @@ class WatchApp(App[int]):
         self.run_worker(lambda: self._run_command(command, *words), thread=True, exit_on_error=False)
 
     def _run_command(self, command: str, *words: str) -> None:
+        limit = starter.time_limit(command)
         try:
             done = subprocess.run(
                 self._argv(command, *words),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
-                timeout=COMMAND_TIMEOUT,
+                timeout=limit,
                 env=self._environ,
                 start_new_session=True,
             )
             said = _said(done.stdout, done.stderr)
         except subprocess.TimeoutExpired:
-            said = f"{command} took more than {COMMAND_TIMEOUT:g} s"
+            said = f"{command} took more than {limit:g} s"
         self.call_from_thread(self.tell, f"{command}: {said}")
 
     def _argv(self, command: str, *words: str) -> list[str]:

@@ -124,14 +124,17 @@ def _checked_out_at(tree: Tree, ref: str) -> str | None:
 def make(worktree: Worktree) -> None:
     """Make the branch and the worktree; on an error neither is left. NotStartedError."""
     check_free(worktree)
-    place = Path(worktree.path)
+    tree = Tree(worktree.git_dir)
     try:
-        place.parent.mkdir(mode=0o700, parents=True)
-    except OSError as error:
-        raise NotStartedError(f"the worktree's directory {place.parent}: {error.strerror}") from error
-    words = ("worktree", "add", "--quiet", "-b", worktree.branch, "--", worktree.path, worktree.base)
+        # In one step: of two who want the same branch one gets it, and the other takes nothing back.
+        tree.ask("update-ref", f"refs/heads/{worktree.branch}", worktree.base, "0" * len(worktree.base))
+    except GitError:
+        check_free(worktree)
+        raise
     try:
-        Tree(worktree.git_dir).ask(*words, timeout=CHECKOUT_TIMEOUT)
+        _make_parent(worktree)
+        words = ("worktree", "add", "--quiet", "--", worktree.path, worktree.branch)
+        tree.ask(*words, timeout=CHECKOUT_TIMEOUT)
     except BaseException:
         unmake(worktree)
         raise
@@ -242,6 +245,14 @@ def remove(worktree: Worktree) -> str | None:
         tree.agrees("branch", "-d", "--", worktree.branch)
     _remove_parent(worktree)
     return None
+
+
+def _make_parent(worktree: Worktree) -> None:
+    parent = Path(worktree.path).parent
+    try:
+        parent.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise NotStartedError(f"the worktree's directory {parent}: {error.strerror}") from error
 
 
 def _remove_parent(worktree: Worktree) -> None:

@@ -84,6 +84,19 @@ def test_json_is_one_document(place: Place) -> None:
         assert each["status"] in {"ok", "warning", "missing"}
 
 
+def test_settings_that_cannot_be_read_are_one_finding(place: Place) -> None:
+    """All else is looked at, in the registry that the environment names."""
+    (place.home / ".config/delegate-job").mkdir()
+    (place.home / ".config/delegate-job/config.toml").write_text("broken")
+    for env in ({}, {"DELEGATE_JOB_REGISTRY_DIR": ""}):
+        shown = place.run("doctor", "--json", env=env)
+        found = findings(shown)
+        assert (shown.returncode, found["settings"]["status"]) == (7, "missing")
+        assert (found["registry"]["status"], found["tmux"]["status"]) == ("ok", "ok")
+        if not env:
+            assert found["registry"]["text"].startswith(f"{place.registry},")
+
+
 def without(place: Place, *names: str) -> dict[str, str]:
     """Return an environment whose PATH has what the place's has, but for these programs."""
     kept = place.root / "kept"

@@ -114,6 +114,8 @@ def test_a_recording_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     read = cast.read(tmp_path / "x.cast")
     assert read is not None
     assert read.is_cut
+    # What happened after the recording's end is marked at its end.
+    assert read.marked([(read.began + 60, "completed"), (read.began + 61, "closed")]).is_cut
 
 
 def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:

@@ -3,10 +3,15 @@
 import json
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from delegate_job import worktree
+from delegate_job.errors import NotStartedError
+from delegate_job.job import Worktree
 from harness import Place, job_id
 
 COMMIT = 'echo made > made.txt; git add made.txt; git commit -qm work; "$DJ" publish --event completed'
@@ -121,6 +126,16 @@ def test_prune_removes_an_unchanged_worktree(repository: Place) -> None:
     assert (worktrees(repository), branches(repository)) == ([], ["main"])
     assert not path.parent.exists()
     assert (repository.log_dir(job_id(done.stdout)) / "pane.log").is_file()
+
+
+def test_prune_removes_the_worktree_of_a_job_whose_directory_is_gone(repository: Place) -> None:
+    """Its user has removed the job's directory by hand; nobody else would name the worktree again."""
+    done = repository.submit(NOTHING, "--worktree", "--close")
+    shutil.rmtree(repository.registry / "jobs" / job_id(done.stdout))
+    assert repository.run(*AT_ONCE).returncode == 0
+    assert (worktrees(repository), branches(repository)) == ([], ["main"])
+    assert not list((repository.registry / "jobs").iterdir())
+    assert json.loads(repository.run("list", "--json").stdout) == []
 
 
 @pytest.mark.parametrize(
@@ -260,6 +275,29 @@ def test_a_branch_that_cannot_be_is_refused(repository: Place, case: str) -> Non
     assert error == f"error: {message.format(work=repository.work)}"
     assert hint in hinted
     assert worktrees(repository) == []
+
+
+def test_of_many_who_want_the_same_branch_one_gets_it(repository: Place) -> None:
+    """The others are refused, and take nothing back that is the first one's."""
+    many = 8
+    environ = {"DELEGATE_JOB_WORKTREES_DIR": str(repository.root / "trees")}
+    plans = [worktree.plan(str(repository.work), "fix", f"job{number}", environ) for number in range(many)]
+    together = threading.Barrier(many)
+
+    def make(planned: Worktree) -> bool:
+        together.wait(timeout=20)
+        try:
+            worktree.make(planned)
+        except NotStartedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(many) as pool:
+        made = [planned for planned, done in zip(plans, pool.map(make, plans), strict=True) if done]
+    (first,) = made
+    assert worktrees(repository) == [Path(first.path)]
+    assert git(repository, "rev-parse", "fix") == git(repository, "rev-parse", "HEAD", cwd=Path(first.path))
+    assert [path.name for path in (repository.root / "trees").iterdir()] == [Path(first.path).parent.name]
 
 
 @pytest.mark.parametrize("kind", ["none", "bare", "unborn", "inside", "not committed"])
