@@ -168,6 +168,11 @@ class Duties:
         """Whether something is being started or typed just now."""
         return self._busy in {Action.LAUNCH, Action.TELL}
 
+    @property
+    def is_agent_starting(self) -> bool:
+        """Whether an agent that tells of its start has not done so."""
+        return self._startup.is_awaited
+
     # -- looking
 
     def look_at_runner(self) -> None:

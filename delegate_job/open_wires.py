@@ -2,9 +2,13 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from delegate_job.wire import Hears, Wire
 
+HELD_BACK = 0.8
+"""Seconds for which a new wire leaves the machine to an agent that starts: to import a broker takes a core
+for 0.2 s, and until it has started its clients queue. An agent whose first hook tells when is over sooner."""
 STOP_TIMEOUT = 3.0
 """Seconds that the end waits for the last words to brokers."""
 
@@ -15,16 +19,24 @@ class OpenWires:
     def __init__(self, hears: Hears) -> None:
         self._hears = hears
         self._wires: dict[int, Wire] = {}
+        self._new: list[Wire] = []
+        self._new_since = 0.0
         self._stopping: list[threading.Thread] = []
 
     def add(self, wire: Wire) -> None:
         """Keep a wire; it is started with the next `start`."""
-        self._wires[id(wire)] = wire
+        if id(wire) not in self._wires:
+            self._wires[id(wire)] = wire
+            self._new_since = self._new_since if self._new else time.monotonic()
+            self._new.append(wire)
 
-    def start(self) -> None:
-        """Start those that have not been."""
-        for wire in self._wires.values():
+    def start(self, *, is_agent_starting: Callable[[], bool]) -> None:
+        """Start those that have not been; not yet while an agent starts, for a while at most."""
+        if not self._new or (time.monotonic() - self._new_since < HELD_BACK and is_agent_starting()):
+            return
+        for wire in self._new:
             wire.start_once(self._hears)
+        self._new.clear()
 
     def caught_up(self, number: int) -> None:
         """Remember that a wire, named by its `id`, has told all that its broker had kept for us."""
@@ -35,6 +47,7 @@ class OpenWires:
         """Stop a wire that served one job only; it waits for the broker's word, and the others must not."""
         if wire.serves_one:
             del self._wires[id(wire)]
+            self._new = [each for each in self._new if each is not wire]
             self._stopping = [each for each in self._stopping if each.is_alive()]
             self._stopping.append(_stop_aside(wire))
 

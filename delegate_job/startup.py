@@ -39,6 +39,11 @@ class Startup:
         elif event.source is Source.OWNER and event.kind == Kind.PERMISSION_REQUIRED:
             self._due = math.inf  # An owner before us has said it.
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a first hook is to come and was not heard of."""
+        return bool(self._limit) and not self.is_heard
+
     def next_look_in(self) -> float:
         """Return the seconds until the files are worth a look; infinite when nothing is awaited."""
         return math.inf if math.isinf(self._due) else LOOK_EVERY

@@ -161,8 +161,11 @@ class Supervisor:
         self._launch_next()
         self._step_due()
         # After the first step: the agent is on its way before the broker's library is imported.
-        self._wires.start()
+        self._wires.start(is_agent_starting=self._is_agent_starting)
         self._listener.tick()
+
+    def _is_agent_starting(self) -> bool:
+        return any(owned.duties.is_agent_starting for owned in self._jobs.values())
 
     # -- stepping
 
