@@ -5,7 +5,6 @@ user's is changed. A hook that fails or hangs here does so in a job: the job goe
 """
 
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -111,21 +110,11 @@ class HookTrial:
             nobody.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
             echo = self._probes.echo(Trial(self._briefing.launch, self._home, url, self._users))
-            if isinstance(echo, str):
-                text = f"not proven that {self._probes.program} runs them: {echo}"
-                return Finding(HOOKS, Status.WARNING, text)
             self._log.write(REPORTS, b"")
             self._prepare(echo)
             return self._run(echo)
 
     def _prepare(self, echo: Echo) -> None:
-        for name, source in echo.copies.items():
-            target = self._home / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, symlinks=True)
-            elif source.exists():
-                shutil.copyfile(source, target)
         for name, content in echo.files.items():
             (self._home / name).parent.mkdir(parents=True, exist_ok=True)
             (self._home / name).write_text(content, encoding="utf-8")

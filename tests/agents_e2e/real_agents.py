@@ -219,7 +219,26 @@ def _opencode(place: Place, model: ModelStub) -> Mapping[str, str]:
     directory = place.home / ".config/opencode"
     directory.mkdir(parents=True)
     (directory / "opencode.json").write_text(json.dumps(config))
+    _as_after_a_first_start(directory)
+    # Its spinner takes a third of a core, also while it waits for a person (1.18.33).
+    state = place.home / ".local/state/opencode"
+    state.mkdir(parents=True)
+    (state / "kv.json").write_text('{"animations_enabled": false}')
     return {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+
+
+def _as_after_a_first_start(directory: Path) -> None:
+    """Keep OpenCode from installing its types for plugins from npm, which takes 7 s and a network.
+
+    1.18.33 does so unless there is a `node_modules` and the lock file names all that package.json does.
+    """
+    dependencies = {"dependencies": {"@opencode-ai/plugin": "*"}}
+    package = directory / "node_modules/@opencode-ai/plugin"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text("{}")
+    (directory / "package.json").write_text(json.dumps(dependencies))
+    lock = {"lockfileVersion": 3, "packages": {"": dependencies}}
+    (directory / "package-lock.json").write_text(json.dumps(lock))
 
 
 CLAUDE = Rig(

@@ -65,8 +65,6 @@ class Echo(NamedTuple):
     """On top of the launch's; None removes a variable."""
     files: Mapping[str, str] = MappingProxyType({})
     """Path relative to the trial's home -> content."""
-    copies: Mapping[str, Path] = MappingProxyType({})
-    """Path relative to the trial's home -> the user's own file or directory."""
 
 
 class Probes(NamedTuple):
@@ -81,7 +79,7 @@ class Probes(NamedTuple):
     """Return the variables by which it keeps its own files in another directory than the user's."""
     event: str = ""
     """A native event of which our hook reports something whatever its payload; empty without hooks."""
-    echo: Callable[[Trial], Echo | str] | None = None
+    echo: Callable[[Trial], Echo] | None = None
     """Return how to start it, or in a few words why that is not tried."""
     why_silent: Callable[[str], str | None] = lambda _: None
     """Return, given its output, why it may have run no hook of ours."""

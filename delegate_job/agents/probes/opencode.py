@@ -6,6 +6,7 @@ Not its hooks themselves. Seen in opencode 1.18.33 on Debian 12, unless a line s
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from delegate_job.agents.base import Wanted
 from delegate_job.agents.probes import (
@@ -33,8 +34,17 @@ _KEYS = (
     "XAI_API_KEY",
     "DEEPSEEK_API_KEY",
 )
-_INSTALLED = ("package.json", "package-lock.json", "node_modules")
-"""What it installs in its configuration directory on its first start."""
+_PACKAGE = "@opencode-ai/plugin"
+"""What it installs from npm in its configuration directory on its first start: types for plugins."""
+_DEPENDENCIES = {"dependencies": {_PACKAGE: "*"}}
+_AS_INSTALLED: Mapping[str, str] = MappingProxyType(
+    {
+        "package.json": json.dumps(_DEPENDENCIES),
+        "package-lock.json": json.dumps({"lockfileVersion": 3, "packages": {"": _DEPENDENCIES}}),
+        f"node_modules/{_PACKAGE}/package.json": "{}",
+    }
+)
+"""By this it takes the package for installed; our plugin does without."""
 _CONFIG = "OPENCODE_CONFIG_CONTENT"
 _NO_PLUGINS = "OPENCODE_PURE"
 
@@ -63,7 +73,7 @@ def _config_dir(environ: Mapping[str, str]) -> Path:
 
 
 def _is_installed(environ: Mapping[str, str]) -> bool:
-    return (_config_dir(environ) / "node_modules/@opencode-ai/plugin/package.json").is_file()
+    return (_config_dir(environ) / "node_modules" / _PACKAGE / "package.json").is_file()
 
 
 def _apart(home: Path) -> Mapping[str, str]:
@@ -72,20 +82,16 @@ def _apart(home: Path) -> Mapping[str, str]:
     return {**{f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in kinds}, **quiet}
 
 
-def _echo(trial: Trial) -> Echo | str:
-    # `run` opens a session with the plugins of an interactive start, and asks the model after that. It is
-    # given a copy of the package that it would install first.
-    if not _is_installed(trial.environ):
-        return "it would first install a package from npm"
+def _echo(trial: Trial) -> Echo:
+    # `run` opens a session with the plugins of an interactive start, and asks the model after that.
     *options, _, _ = trial.launch.argv
     served = {"baseURL": f"{trial.nowhere}/v1", "apiKey": "none"}
     provider = {"npm": "@ai-sdk/openai-compatible", "options": served, "models": {"none": {"name": "none"}}}
     config = json.loads(trial.launch.env[_CONFIG]) | {"provider": {"doctor": provider}, "share": "disabled"}
     env = {_CONFIG: json.dumps(config), "OPENCODE_CONFIG": None, "OPENCODE_CONFIG_DIR": None}
-    directory = _config_dir(trial.environ)
-    copies = {f"config/opencode/{name}": directory / name for name in _INSTALLED}
+    files = {f"config/opencode/{name}": text for name, text in _AS_INSTALLED.items()}
     argv = (options[0], "run", "--model", "doctor/none", *options[1:], "--", "Say nothing.")
-    return Echo(argv, env, copies=copies)
+    return Echo(argv, env, files)
 
 
 PROBES = Probes(
