@@ -37,6 +37,17 @@ PATIENCE = 30.0
 """Seconds after which what a test waits for will not come: many, because the machine may be busy."""
 
 
+def without(place: "Place", *names: str) -> dict[str, str]:
+    """Return an environment whose PATH has what the place's has, but for these programs."""
+    kept = place.root / "kept"
+    kept.mkdir()
+    for directory in place.environ["PATH"].split(":"):
+        for path in Path(directory).glob("*"):
+            if path.name not in names and not (kept / path.name).exists():
+                (kept / path.name).symlink_to(path)
+    return {"PATH": str(kept)}
+
+
 def wait_until(probe: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
     """Return the first true answer of `probe`; fail after `timeout` seconds. The one place that sleeps."""
     deadline = time.monotonic() + timeout

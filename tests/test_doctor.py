@@ -16,7 +16,7 @@ from delegate_job.agents import BUILT_IN
 from delegate_job.agents.base import AS_IT_IS, Wanted
 from delegate_job.agents.probes import Status, aider, claude_code, codex, gemini, opencode, probes_of
 from delegate_job.paths import RegistryPaths
-from harness import Place, wait_until
+from harness import Place, wait_until, without
 
 SECRET = "sk-this-is-a-secret-that-nobody-may-see"
 
@@ -95,17 +95,6 @@ def test_settings_that_cannot_be_read_are_one_finding(place: Place) -> None:
         assert (found["registry"]["status"], found["tmux"]["status"]) == ("ok", "ok")
         if not env:
             assert found["registry"]["text"].startswith(f"{place.registry},")
-
-
-def without(place: Place, *names: str) -> dict[str, str]:
-    """Return an environment whose PATH has what the place's has, but for these programs."""
-    kept = place.root / "kept"
-    kept.mkdir()
-    for directory in place.environ["PATH"].split(":"):
-        for path in Path(directory).glob("*"):
-            if path.name not in names and not (kept / path.name).exists():
-                (kept / path.name).symlink_to(path)
-    return {"PATH": str(kept)}
 
 
 def test_without_tmux(place: Place) -> None:

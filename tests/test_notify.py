@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from delegate_job.commands_notify import message_of
 from delegate_job.events import Kind
 from delegate_job.job import Job, JobState, Outcome
 from delegate_job.notices import USUAL, Notice, is_wanted, notice_of
-from harness import Place, job_id, wait_until
+from harness import Place, job_id, wait_until, without
 
 COMPLETED = '"$DJ" publish --event completed --detail "all is done"'
 SECRET = "pa55-of-the-hook"
@@ -243,25 +244,55 @@ def test_a_work_dir_cannot_say_where_to(place: Place) -> None:
 
 def test_a_desktop_that_is_not_there(place: Place) -> None:
     """Without the program a job warns once and goes on; the test says that nothing was sent."""
-    if shutil.which("notify-send", path=place.environ["PATH"]):
-        pytest.skip("notify-send is here")
+    env = without(place, "notify-send")
     configure(place, "desktop = true")
-    done = place.submit(COMPLETED)
+    done = place.submit(COMPLETED, env=env)
     assert done.returncode == 0
     assert done.stderr == "warning: the desktop shows no notification: notify-send is not installed\n"
-    tried = place.run("notify", "--test")
+    tried = place.run("notify", "--test", env=env)
     assert (tried.returncode, tried.stdout) == (1, "desktop (notify-send): not sent\n")
 
 
-def test_the_desktop_shows_it(place: Place) -> None:
-    """On a desktop the notification is shown."""
-    if not shutil.which("notify-send", path=place.environ["PATH"]):
-        pytest.skip("needs notify-send (libnotify)")
-    import os
+DESKTOP = """
+exec 3>screen; Xvfb -displayfd 3 -screen 0 640x480x24 >/dev/null 2>&1 & screen=$!
+until [ -s screen ]; do sleep 0.05; done
+export DISPLAY=:$(cat screen)
+dunst -conf /dev/null >/dev/null 2>&1 & notifier=$!
+until dunstctl is-paused >/dev/null 2>&1; do sleep 0.05; done
+echo "$DBUS_SESSION_BUS_ADDRESS"
+read -r _; kill $notifier $screen; wait
+"""
+"""A session bus with a screen and what shows notifications on it, until its stdin ends."""
 
-    bus = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
-    if bus is None:
-        pytest.skip("needs a session bus with something that shows notifications")
+
+@pytest.fixture
+def desktop(place: Place) -> Iterator[dict[str, str]]:
+    """Give what a desktop's processes have in their environment; one without a program of it is skipped."""
+    for program in ("notify-send", "dbus-run-session", "Xvfb", "dunst", "dunstctl"):
+        if not shutil.which(program, path=place.environ["PATH"]):
+            pytest.skip(f"needs {program} (Debian: libnotify-bin, dbus, xvfb, dunst)")
+    process = place.spawn("dbus-run-session", "--", "bash", "-c", DESKTOP, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    yield {"DBUS_SESSION_BUS_ADDRESS": process.stdout.readline().strip()}
+    process.communicate("\n", timeout=20)
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]], ids=["foreground", "background"])
+def test_the_desktop_shows_it(place: Place, desktop: dict[str, str], detach: list[str]) -> None:
+    """On a desktop the notification is shown, of a job that was left to the supervisor too."""
     configure(place, "desktop = true")
-    tried = place.run("notify", "--test", env={"DBUS_SESSION_BUS_ADDRESS": bus})
+    tried = place.run("notify", "--test", env=desktop)
     assert (tried.returncode, tried.stdout) == (0, "desktop (notify-send): sent\n")
+    job = job_id(place.submit(COMPLETED, *detach, env=desktop).stdout)
+    assert place.run("wait", job, "--timeout", "30").returncode == 0
+
+    def shown() -> list[str]:
+        asked = place.spawn("dunstctl", "count", "displayed", env=desktop)
+        if asked.communicate(timeout=10)[0].strip() != "2":
+            return []
+        place.spawn("dunstctl", "close-all", env=desktop).communicate(timeout=10)
+        history = place.spawn("dunstctl", "history", env=desktop).communicate(timeout=10)[0]
+        return [each["summary"]["data"] for each in json.loads(history)["data"][0]]
+
+    titles = wait_until(shown, what="two notifications on the screen")
+    assert sorted(titles) == ["delegate-job", f"job {job}: accepted"]
