@@ -118,6 +118,22 @@ def test_a_shells_report_is_sent_too(begin: Callable[[str, str], Job]) -> None:
     assert job.submit.wait(30) == 0
 
 
+def test_a_shell_follows_to_the_next_owner(place: Place) -> None:
+    """With the owner its broker has gone: who follows finds the next one's, and is told the end there."""
+    agent = 'until [ -e go ]; do sleep 0.05; done\n"$DJ" publish --event completed'
+    submit = place.start(*place.submit_args(agent))
+    name = place.await_job()
+    wait_until(lambda: place.job(name)["state"] == "running", what="a running job")
+    job = Job(place, submit, name, lambda _: [], observer(place, name))
+    following = job.follow("follow.sh")
+    submit.kill()
+    submit.wait()
+    wait_until(lambda: job.followed().count("running") == 2, what="the job followed again")
+    job.go_on()
+    assert following.wait(30) == 0
+    assert job.followed() == ["running", "running", "done accepted"]
+
+
 @pytest.mark.parametrize(("name", "code"), [("follow.sh", 0), ("follow.mjs", 2)])
 def test_who_comes_too_late(place: Place, name: str, code: int) -> None:
     """With the job our broker has gone: the registry still knows how it ended, or says that it is done."""
