@@ -4,11 +4,12 @@ Not the options (`cli`) and not the loop (`supervisor`).
 """
 
 import os
+import queue
 import shlex
 import signal
 import sys
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from delegate_job import briefing, starter
 from delegate_job.document import attach_command, job_document, own_command
@@ -22,6 +23,7 @@ from delegate_job.paths import RegistryPaths
 from delegate_job.registration import OperationTakenError, Registered, register
 from delegate_job.registry import MAX_PARALLEL, Registry
 from delegate_job.rows import Row
+from delegate_job.signals import SIGNALS, hearing_signals, leave_if_told
 from delegate_job.submission import (
     Planned,
     Request,
@@ -30,9 +32,12 @@ from delegate_job.submission import (
     plan_again,
     warnings_for,
 )
-from delegate_job.supervisor import SIGNALS, Supervisor, hearing_signals
+from delegate_job.supervisor import Supervisor
 from delegate_job.tmux import Tmux
 from delegate_job.wire import Wire
+
+if TYPE_CHECKING:
+    from delegate_job.inbox import Message
 
 
 def read_prompt(text: str | None, file: str | None, stdin: IO[bytes]) -> bytes:
@@ -164,7 +169,7 @@ class Submit:
                 dropped=self._dropped,
                 leaves_on=_leaves_on(),
             )
-            registered = self._register(owned=True)
+            registered = self._register(inbox, owned=True)
             wires.extend(filter(None, [registered.wire]))
             job = registered.row.job
             self._output.registered(job, _attach(job, self._registry.paths))
@@ -188,9 +193,9 @@ class Submit:
             raise error
         self._output.warn(one_line(error))
 
-    def _register(self, *, owned: bool) -> Registered:
+    def _register(self, inbox: "queue.SimpleQueue[Message]", *, owned: bool) -> Registered:
         try:
-            return register(self._registry, self._planned, owned=owned)
+            return register(self._registry, self._planned, owned=owned, look_up=lambda: leave_if_told(inbox))
         except RegistryError as error:
             raise NotStartedError(error.message, hint=error.hint) from error
 
@@ -200,8 +205,8 @@ class Submit:
         A signal changes nothing any more: between the row's commit and its return an exception would have
         half a job removed.
         """
-        with hearing_signals():
-            return self._left(self._register(owned=False).row.job)
+        with hearing_signals() as inbox:
+            return self._left(self._register(inbox, owned=False).row.job)
 
     def _left(self, job: Job) -> int:
         self._output.registered(job, _attach(job, self._registry.paths))

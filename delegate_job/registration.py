@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,17 +37,18 @@ class OperationTakenError(DelegateJobError):
     """Another submit with the same operation id was faster; its job is the one to join."""
 
 
-def register(registry: Registry, planned: Planned, *, owned: bool) -> Registered:
+def register(registry: Registry, planned: Planned, *, owned: bool, look_up: Callable[[], None]) -> Registered:
     """Make the job: directory and lock first, broker, then the row that makes it a job.
 
     With `owned` the caller owns the job: its lock and its wire are returned; else the lock is free again and
     the broker is its owner's matter. What was made is removed when it fails; a process that is ended in
     between leaves a directory without a row, which is no job. OperationTakenError when the operation id has
-    a job by now, NotStartedError when the broker or the directories can't be made.
+    a job by now, NotStartedError when the broker or the directories can't be made. `look_up` is called while
+    an external broker is waited for; what it raises leaves no job.
     """
     with contextlib.ExitStack() as undo:
         try:
-            made = _make(registry, planned, undo, owned=owned)
+            made = _make(registry, planned, undo, owned=owned, look_up=look_up)
         except OSError as error:
             raise NotStartedError(f"{error.filename or registry.paths.root}: {error.strerror}") from error
         undo.pop_all()
@@ -55,7 +57,14 @@ def register(registry: Registry, planned: Planned, *, owned: bool) -> Registered
     return made
 
 
-def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, owned: bool) -> Registered:
+def _make(
+    registry: Registry,
+    planned: Planned,
+    undo: contextlib.ExitStack,
+    *,
+    owned: bool,
+    look_up: Callable[[], None],
+) -> Registered:
     paths = registry.paths.job(planned.spec.id)
     paths.root.mkdir(mode=0o700)
     # The caller's environment is in there: it must not outlive a job that never was.
@@ -72,7 +81,7 @@ def _make(registry: Registry, planned: Planned, undo: contextlib.ExitStack, *, o
         _make_worktree(spec.worktree, undo)
     write_environ(paths.environ, planned.environ)
     _write_connection(spec, registry.paths, planned.broker)
-    wire = _wire(spec, paths, planned.broker, owned=owned)
+    wire = _wire(spec, paths, planned.broker, owned=owned, look_up=look_up)
     if isinstance(wire, ExternalWire):
         undo.callback(wire.forget, spec.id)
     elif wire is not None:
@@ -87,11 +96,18 @@ def _make_worktree(own: Worktree, undo: contextlib.ExitStack) -> None:
     undo.callback(worktree.unmake, own)
 
 
-def _wire(spec: JobSpec, paths: JobPaths, address: Address | None, *, owned: bool) -> Wire | None:
+def _wire(
+    spec: JobSpec,
+    paths: JobPaths,
+    address: Address | None,
+    *,
+    owned: bool,
+    look_up: Callable[[], None],
+) -> Wire | None:
     if address is None:
         return EmbeddedWire(socket_path=paths.broker_socket) if owned else None
     wire = ExternalWire(address)
-    wire.check(spec.id)
+    wire.check(spec.id, look_up)
     return wire
 
 

@@ -12,6 +12,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 """Those that an owner hears."""
 
 
+def leave_if_told(inbox: "queue.SimpleQueue[Message]") -> None:
+    """End the process, as an exception, when a signal to end it waits in the inbox: there is no job yet."""
+    waiting = [inbox.get_nowait() for _ in range(inbox.qsize())]
+    for message in waiting:
+        inbox.put(message)
+        if isinstance(message, Signalled) and message.signum != signal.SIGTSTP:
+            raise SystemExit(128 + message.signum)
+
+
 @contextlib.contextmanager
 def hearing_signals() -> Iterator["queue.SimpleQueue[Message]"]:
     """Yield an inbox into which this process's signals come, from before a job is made until it has ended.

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ START_TIMEOUT = 10.0
 """Seconds in which the embedded broker must serve, counted from its start."""
 STOP_TIMEOUT = 1.0
 CHECK_TIMEOUT = 10.0
+_LOOK_UP_EVERY = 0.1
 """Seconds in which an external broker must take the first message of a job."""
 KEPT_FINISHED = 200
 """Finished jobs whose last state the embedded broker keeps for late readers."""
@@ -276,10 +278,24 @@ class ExternalWire(Wire):
         self._address = address
         self.broker = address.url(with_password=False)
 
-    def check(self, job_id: str) -> None:
-        """Prove that the broker takes a message of the job's; NotStartedError if it does not."""
-        message = json.dumps({"state": "registered", "id": job_id}).encode()
-        result = mqtt.publish_once(self._address, [(mqtt.state_topic(job_id), message)], budget=CHECK_TIMEOUT)
+    def check(self, job_id: str, look_up: Callable[[], None]) -> None:
+        """Prove that the broker takes a message of the job's; NotStartedError if it does not.
+
+        `look_up` is called again and again meanwhile; what it raises ends the wait.
+        """
+        message = (mqtt.state_topic(job_id), json.dumps({"state": "registered", "id": job_id}).encode())
+        results = list[mqtt.PublishResult]()
+        # In a thread of its own: no signal ends what a C library waits for.
+        thread = threading.Thread(
+            target=lambda: results.append(mqtt.publish_once(self._address, [message], budget=CHECK_TIMEOUT)),
+            name="broker-check",
+            daemon=True,
+        )
+        thread.start()
+        while thread.is_alive():
+            look_up()
+            thread.join(_LOOK_UP_EVERY)
+        (result,) = results
         if not result.ok:
             raise NotStartedError(
                 f"the broker {self.broker} takes nothing: {result.reason}",

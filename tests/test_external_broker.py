@@ -226,6 +226,27 @@ def test_a_broker_that_comes_back_is_told_again(place: Place, mosquitto: Mosquit
     assert running.wait(20) == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--detach"]], ids=["foreground", "background"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_a_broker(
+    place: Place, mosquitto: Mosquitto, signum: signal.Signals, options: list[str]
+) -> None:
+    """While a broker that answers nothing is waited for there is no job, and none is left by a signal."""
+    assert mosquitto.process is not None
+    mosquitto.process.send_signal(signal.SIGSTOP)
+    try:
+        submit = place.start(*place.submit_args(":"), *options, "--broker", mosquitto.url)
+        jobs = place.registry / "jobs"
+        wait_until(lambda: list(jobs.glob("*/connection.json")), what="a submit that asks its broker")
+        submit.send_signal(signum)
+        stdout, stderr = submit.communicate(timeout=5)
+    finally:
+        mosquitto.process.send_signal(signal.SIGCONT)
+    assert (submit.returncode, stdout, stderr) == (128 + signum, "", "")
+    assert not list(jobs.iterdir())
+    assert not list((place.work / "delegate_job_logs").glob("*/"))
+
+
 def test_a_broker_that_stands_still_ends_no_job(place: Place, mosquitto: Mosquitto) -> None:
     """A broker that takes connections and answers nothing delays a report by its bound, and no more."""
     agent = f"{REPORT} started\n{UNTIL_GO}\n{REPORT} completed > said"
