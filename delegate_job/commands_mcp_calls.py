@@ -19,6 +19,7 @@ from delegate_job.document import job_document
 from delegate_job.errors import DelegateJobError
 from delegate_job.job import JobState
 from delegate_job.output import live_line
+from delegate_job.own_program import own_program
 from delegate_job.rows import Row
 
 TELL_EVERY = 5.0
@@ -76,7 +77,7 @@ class Calls:
 
     def _argv(self, command: str, words: tuple[str, ...]) -> list[str]:
         place = () if self._registry_dir is None else (f"--registry-dir={self._registry_dir}",)
-        return [sys.executable, "-P", "-m", "delegate_job", command, "--json", *place, *words]
+        return [*own_program(), command, "--json", *place, *words]
 
     def wait(
         self,

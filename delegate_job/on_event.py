@@ -10,7 +10,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,10 +19,11 @@ from delegate_job.document import event_document
 from delegate_job.events import Event
 from delegate_job.job import Job
 from delegate_job.notices import is_wanted, notice_of
+from delegate_job.own_program import own_program
 
 RUN_TIMEOUT = 10.0
 """Seconds that one run may take; then its process group is ended."""
-NOTIFY = (sys.executable, "-P", "-m", "delegate_job", "notify", "--from-owner")
+NOTIFY = (*own_program(), "notify", "--from-owner")
 """Reads its URLs, which are secret, by itself: here they are in no memory, argument or variable."""
 
 

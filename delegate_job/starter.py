@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from delegate_job import locks, owner_watch
 from delegate_job.environment import read_environ
+from delegate_job.own_program import own_program
 from delegate_job.paths import JobPaths, RegistryPaths
 from delegate_job.registry import Registry
 
@@ -87,9 +87,9 @@ def ensure_running_for(job_dir: str) -> None:
 
 
 def own_argv(paths: RegistryPaths, command: str, *words: str) -> list[str]:
-    """Return the argv that runs a command of ours on this registry, with this very Python."""
+    """Return the argv that runs a command of ours on this registry."""
     place = ("--registry-dir", str(paths.root))
-    return [sys.executable, "-P", "-m", "delegate_job", command, *place, *words]
+    return [*own_program(), command, *place, *words]
 
 
 def time_limit(command: str) -> float:

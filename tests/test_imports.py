@@ -27,7 +27,7 @@ PURE_LIBRARY = {
 
 LAYERS: tuple[set[str], ...] = (
     CORE,
-    {"paths", "retry", "bare"},
+    {"paths", "retry", "bare", "own_program"},
     {"agents"},
     set(),  # every module that is not named here: one outside thing each
     {

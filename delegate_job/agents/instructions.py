@@ -15,6 +15,7 @@ from pathlib import Path
 from delegate_job.errors import UsageError
 from delegate_job.events import Kind
 from delegate_job.job import JobSpec, Verdict
+from delegate_job.own_program import own_program
 from delegate_job.paths import absolute
 
 ARGUMENT_LIMIT = 128 * 1024 - 1
@@ -58,10 +59,10 @@ def publish_argv(registry_dir: str | os.PathLike[str] | None = None) -> tuple[st
     """Return the command that reports, with absolute paths, so that no PATH is needed.
 
     A login shell may reset PATH (Debian's /etc/profile does, and codex 0.169 runs `bash -lc`). Without the
-    script beside this interpreter it is the module, with `-P`: no module may come from the work dir.
+    script beside this interpreter it is the module.
     """
     script = Path(sys.executable).with_name("delegate-job")
-    program = (str(script),) if os.access(script, os.X_OK) else (sys.executable, "-P", "-m", "delegate_job")
+    program = (str(script),) if os.access(script, os.X_OK) else own_program()
     registry = () if registry_dir is None else ("--registry-dir", absolute(registry_dir))
     return (*program, "publish", *registry)
 
