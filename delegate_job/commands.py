@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from delegate_job import client, journal, starter
 from delegate_job.document import job_document
 from delegate_job.errors import NotStartedError, RegistryError, UsageError
-from delegate_job.events import Event, Kind, Source
+from delegate_job.events import Kind, Source
 from delegate_job.exit_codes import ExitCode
 from delegate_job.job import JobState
 from delegate_job.output import (
@@ -163,11 +163,8 @@ def verify(job: str, script: str, registry_dir: str | None, *, as_json: bool) ->
             echo=_to_stderr if as_json else to_stdout,
         )
         data = {"script": os.fsencode(script).decode(errors="replace"), "exit_code": result.exit_code}
-        said = journal.new_event(row.job.id, Kind.VERIFIED)
-        detail = str(result.verdict)
-        registry.append(
-            Event(said["id"], row.job.id, Kind.VERIFIED, Source.USER, said["at"], detail, data, said["at"])
-        )
+        verdict = str(result.verdict)
+        registry.append(journal.own_event(row.job.id, Kind.VERIFIED, Source.USER, verdict, data))
     if as_json:
         print_json({"job_id": row.job.id, "verdict": result.verdict, **data, "log": str(result.log)})
     # 124 is what timeout(1) says of a command that ran out of time.

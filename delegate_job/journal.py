@@ -25,7 +25,7 @@ from delegate_job.journal_line import (
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-    from delegate_job.events import Event, Source
+    from delegate_job.events import Event, Kind, Source
 
 __all__ = [
     "MAX_DETAIL",
@@ -40,6 +40,7 @@ __all__ = [
     "encode",
     "new_event",
     "now",
+    "own_event",
     "parse",
     "read_new",
     "sync",
@@ -105,6 +106,16 @@ def _lines(chunk: bytes, mark: bytes) -> tuple[list[bytes], int, int]:
         if len(lines) == MAX_LINES:
             break
     return lines, whole, skipped
+
+
+def own_event(
+    job_id: str, kind: "Kind", source: "Source", detail: str | None = None, data: dict[str, Any] | None = None
+) -> "Event":
+    """Return an event that this process itself records: with an id of its own, said and heard now."""
+    from delegate_job.events import Event
+
+    said = new_event(job_id, kind)
+    return Event(said["id"], job_id, kind, source, said["at"], detail, data or {}, said["at"])
 
 
 def parse(line: bytes, *, job_id: str, source: "Source", received_at: str) -> "Event | None":

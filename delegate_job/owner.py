@@ -104,8 +104,7 @@ class OwnedJob:
 
     def say(self, kind: Kind, detail: str | None = None, data: dict[str, Any] | None = None) -> None:
         """Let the owner itself say something; it is applied in the next step, before anything else."""
-        said, at = journal.new_event(self.job.id, kind), journal.now()
-        self._own.append(Event(said["id"], self.job.id, kind, Source.OWNER, at, detail, data or {}, at))
+        self._own.append(journal.own_event(self.job.id, kind, Source.OWNER, detail, data))
 
     @property
     def waits_for_launch(self) -> bool:
@@ -274,10 +273,10 @@ class OwnedJob:
 
     def _say_unreadable(self, reading: Reading) -> None:
         # The id is where they begin, so that lines which are read again after a crash are not counted twice.
-        at = journal.now()
         place = f"unreadable-{reading.reports.inode}-{self._inbox.reports_at.offset}"
         detail = f"{reading.unreadable} lines in reports.jsonl are no reports of this job"
-        self._apply(Event(place, self.job.id, Kind.UNREADABLE, Source.OWNER, at, detail, {}, at))
+        said = journal.own_event(self.job.id, Kind.UNREADABLE, Source.OWNER, detail)
+        self._apply(said._replace(id=place))
 
     def _take_results(self) -> None:
         while self._results:

@@ -15,7 +15,7 @@ from delegate_job import journal, locks
 from delegate_job.audit import AuditDir
 from delegate_job.environment import write_environ
 from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError
-from delegate_job.events import Event, Kind, Source
+from delegate_job.events import Kind, Source
 from delegate_job.job import Job, JobSpec, Worktree
 from delegate_job.mqtt import Address, Connection, write_connection
 from delegate_job.paths import JobPaths, RegistryPaths
@@ -145,11 +145,9 @@ def _write_connection(spec: JobSpec, registry: RegistryPaths, address: Address |
 
 
 def _add(registry: Registry, spec: JobSpec) -> Row:
-    said = journal.new_event(spec.id, Kind.REGISTERED)
-    at = said["at"]
-    event = Event(said["id"], spec.id, Kind.REGISTERED, Source.OWNER, at, received_at=at)
+    event = journal.own_event(spec.id, Kind.REGISTERED, Source.OWNER)
     try:
-        return registry.add(Job(spec, created_at=at), event)
+        return registry.add(Job(spec, created_at=event.at), event)
     except sqlite3.IntegrityError as error:
         raise OperationTakenError(
             f"another submit with operation id {spec.operation_id!r} was faster", hint="submit it again"
