@@ -79,8 +79,7 @@ def wait_until_settled(
     lock = registry.paths.job(job_id).lock
 
     def settled() -> bool:
-        job = registry.row(job_id).job
-        if job.done and job.owed is None:
+        if registry.row(job_id).job.settled:
             return True
         if not locks.is_held(lock):
             take_over()

@@ -217,7 +217,7 @@ def cancel(job: str, registry_dir: str | None, *, as_json: bool) -> int:
     with open_registry(registry_dir) as registry:
         row = registry.find(job)
         # One that is done and not settled: its owner was killed before the agent had ended.
-        if not (row.job.done and row.job.owed is None):
+        if not row.job.settled:
             _cancel(registry, row)
         row = registry.row(row.job.id)
         document = job_document(row, registry.paths)

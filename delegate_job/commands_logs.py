@@ -47,7 +47,7 @@ def _show_events(registry: Registry, row: Row, *, follow: bool, as_json: bool) -
         return  # What its owner has not read yet, it is about to record.
     when = "after the end" if row.job.done else "not yet read: the job has no owner"
     for event in client.late_reports(registry, row):
-        document = event_document(event, sequence=0, applied=False) | {"sequence": None}
+        document = event_document(event, sequence=None, applied=False)
         print(
             json.dumps(document, ensure_ascii=False) if as_json else f"{event_line(document)} [{when}]",
             flush=True,

@@ -51,8 +51,8 @@ def job_document(row: Row, paths: RegistryPaths) -> dict[str, Any]:
     return {name: storable(value) for name, value in document.items()}
 
 
-def event_document(event: Event, *, sequence: int, applied: bool) -> dict[str, Any]:
-    """Return a recorded event as the JSON object of docs/protocol.md."""
+def event_document(event: Event, *, sequence: int | None, applied: bool) -> dict[str, Any]:
+    """Return an event as the JSON object of docs/protocol.md; `sequence` is None for one not recorded."""
     return {
         "sequence": sequence,
         "id": event.id,

@@ -81,4 +81,4 @@ def follow(registry: Registry, job_id: str | None, take_over: Callable[[], None]
 
 
 def _is_over(changes: Changes) -> bool:
-    return bool(changes.forgotten) or any(row.job.done and row.job.owed is None for row in changes.rows)
+    return bool(changes.forgotten) or any(row.job.settled for row in changes.rows)

@@ -221,7 +221,7 @@ class Submit:
         starter.ensure_running_for_ownerless(self._registry, self._planned.environ)
 
     def _finish(self, job: Job, *, signum: int | None) -> int:
-        if not (job.done and job.owed is None):
+        if not job.settled:
             self._have_taken_over()
         if not job.done:
             self._output.left(job, own_command(self._registry.paths, "wait", job.id))

@@ -150,6 +150,11 @@ class Job(NamedTuple):
         return self.state is JobState.DONE
 
     @property
+    def settled(self) -> bool:
+        """Whether it has ended and nothing is owed any more."""
+        return self.done and self.owed is None
+
+    @property
     def checks_left(self) -> bool:
         """Whether another check may follow the ones begun."""
         return self.attempt < self.spec.attempts

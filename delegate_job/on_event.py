@@ -127,7 +127,7 @@ class OnEvent:
             # One process for all jobs: a thousand that end at once are one notification, not a thousand.
             self._notifier = self._notifier or _Command(NOTIFY, together=True)
             self._notifier.put(notice_of(job, event), workdir="/", environ=self._environ(job.id))
-        if job.done and job.owed is None:
+        if job.settled:
             self._forget(job.id)
 
     def _command_of(self, job: Job) -> _Command:

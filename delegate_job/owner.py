@@ -97,11 +97,6 @@ class OwnedJob:
 
     # -- what the supervisor calls
 
-    @property
-    def settled(self) -> bool:
-        """Whether the job is done and nothing is owed any more."""
-        return self.job.done and self.job.owed is None
-
     def say(self, kind: Kind, detail: str | None = None, data: dict[str, Any] | None = None) -> None:
         """Let the owner itself say something; it is applied in the next step, before anything else."""
         self._own.append(journal.own_event(self.job.id, kind, Source.OWNER, detail, data))

@@ -80,7 +80,7 @@ def gather(registry: Registry, row: Row) -> Report:
     documents = [
         event_document(each.event, sequence=each.sequence, applied=each.applied) for each in recorded
     ]
-    documents += [event_document(event, sequence=0, applied=False) | {"sequence": None} for event in late]
+    documents += [event_document(event, sequence=None, applied=False) for event in late]
     return Report(
         job=job_document(row, registry.paths),
         made_at=made_at,

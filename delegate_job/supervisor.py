@@ -226,7 +226,7 @@ class Supervisor:
             self._drop(owned, error)
         else:
             self._was_full = False
-            if owned.settled:
+            if owned.job.settled:
                 self._let_go(owned)
             elif (wait := owned.next_step_in()) < LONGEST_TICK:
                 self._soon[owned.job.id] = time.monotonic() + wait

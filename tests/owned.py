@@ -158,7 +158,7 @@ class Desk:
 
     def settle(self) -> str:
         """Let the owner finish the job, and say how it ended."""
-        self.run_until(lambda: self.owner.settled)
+        self.run_until(lambda: self.owner.job.settled)
         return str(self.registry.row(JOB).job.outcome)
 
     def close(self) -> None:
