@@ -63,16 +63,12 @@ class AuditDir:
         except OSError:
             return False
 
-    def open_append(self, name: str) -> int:
-        """Return a descriptor to append to the file, made 0600 if missing; OSError if that cannot be done.
-
-        What stands there and is no regular file of ours with one link is moved aside first.
-        """
-        with self._made() as directory:
-            return _open_append(directory, name)
-
     def append_line(self, name: str, line: bytes) -> None:
-        """Append a line of `journal_line.encode` and bring it to the disk; OSError if that cannot be done."""
+        """Append a line of `journal_line.encode` and bring it to the disk; OSError if that cannot be done.
+
+        The file is made 0600 if missing. What stands there and is no regular file of ours with one link is
+        moved aside first.
+        """
         with self._made() as directory:
             fd = _open_append(directory, name)
             try:

@@ -15,28 +15,11 @@ from typing import Any, NamedTuple
 
 from delegate_job import locks, processes, runner
 from delegate_job.agent_tree import KILL_WAIT, TERM_WAIT
-from delegate_job.environment import scrub
 from delegate_job.errors import NotStartedError
 from delegate_job.paths import JobPaths
 from delegate_job.processes import Process
 from delegate_job.retry import retry_until
 from delegate_job.tmux import Tmux, TmuxError
-
-__all__ = [
-    "LaunchFile",
-    "Record",
-    "RunnerState",
-    "end_orphans",
-    "read_launch_file",
-    "read_record",
-    "relaunch",
-    "runner_argv",
-    "runner_state",
-    "scrub",
-    "start",
-    "stop_agent",
-    "write_launch_file",
-]
 
 ORPHAN_TERM_WAIT = 2.0
 """Seconds between TERM and KILL for what a killed runner left behind."""
@@ -65,19 +48,6 @@ class Record(NamedTuple):
     """The runner has seen the end of its whole tree."""
 
 
-class LaunchFile(NamedTuple):
-    """What the runner is to start. `limits`: the user's soft `nofile` limit (-1: none) and `umask`."""
-
-    argv: tuple[str, ...]
-    cwd: str
-    env: Mapping[str, str]
-    limits: Mapping[str, int]
-
-    def __repr__(self) -> str:
-        """Show nothing but the program: arguments carry the prompt, the environment secrets."""
-        return f"LaunchFile(argv[0]={self.argv[0] if self.argv else None!r}, cwd={self.cwd!r})"
-
-
 def write_launch_file(
     paths: JobPaths,
     *,
@@ -86,21 +56,29 @@ def write_launch_file(
     env: Mapping[str, str],
     limits: Mapping[str, int],
 ) -> None:
-    """Write what to start, with the limits of the job's submit; 0600, whole or not at all.
+    """Write what the runner is to start; 0600, whole or not at all. OSError when it cannot be written.
 
     Arguments, names and values may hold any bytes but NUL, as Python carries them (surrogateescape).
-    OSError when it cannot be written.
+    `limits` are those of the job's submit: the soft `nofile` limit (-1: none) and the `umask`.
     """
-    _write(paths, LaunchFile(tuple(argv), str(cwd), dict(env), limits))
+    fields: dict[str, Any] = {
+        "argv": [_carried(argument) for argument in argv],
+        "cwd": _carried(str(cwd)),
+        "env": {_carried(name): _carried(value) for name, value in env.items()},
+        "limits": dict(limits),
+    }
+    partial = paths.launch.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        json.dump(fields, file)
+    # No fsync: after a power cut no agent is left that could be started with it.
+    partial.replace(paths.launch)
 
 
-def read_launch_file(paths: JobPaths) -> LaunchFile:
-    """Return what was written. OSError when it is gone, ValueError when it is damaged."""
-    fields = json.loads(paths.launch.read_text(encoding="utf-8"))
-    try:
-        return LaunchFile(tuple(fields["argv"]), fields["cwd"], fields["env"], fields["limits"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{paths.launch} is damaged") from error
+def _carried(text: str) -> str:
+    """Return the text as a process with UTF-8 as its file system encoding would carry the same bytes."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 def runner_argv(paths: JobPaths) -> list[str]:
@@ -279,24 +257,3 @@ def _forbid_to_start(paths: JobPaths) -> bool:
     finally:
         os.close(fd)
     return True
-
-
-def _write(paths: JobPaths, launch: LaunchFile) -> None:
-    fields: dict[str, Any] = {
-        "argv": [_carried(argument) for argument in launch.argv],
-        "cwd": _carried(launch.cwd),
-        "env": {_carried(name): _carried(value) for name, value in launch.env.items()},
-        "limits": dict(launch.limits),
-    }
-    partial = paths.launch.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        json.dump(fields, file)
-    # No fsync: after a power cut no agent is left that could be started with it.
-    partial.replace(paths.launch)
-
-
-def _carried(text: str) -> str:
-    """Return the text as a process with UTF-8 as its file system encoding would carry the same bytes."""
-    return os.fsencode(text).decode("utf-8", "surrogateescape")

@@ -28,13 +28,10 @@ from delegate_job.pane_watch import PaneWatch
 from delegate_job.patience import Patience
 from delegate_job.registry import DamagedError, Registry, StorageFullError
 from delegate_job.rows import Row
-from delegate_job.signals import SIGNALS, hearing_signals
 from delegate_job.wire import Hears, Wire
 
 if TYPE_CHECKING:
     from delegate_job.listener import Listener
-
-__all__ = ["SIGNALS", "Supervisor", "hearing_signals", "own_lock"]
 
 SWITCH_INTERVAL = 0.001
 """Seconds: with Python's 0.005 a busy main thread makes the broker's thread answer 20 times later."""
@@ -53,7 +50,7 @@ WireFor = Callable[[Row], Wire]
 class Supervisor:
     """Owns jobs. One object a process; `run` in the main thread, because it hears signals.
 
-    `wire_for` gives the wire on which a job is heard, `inbox` is where signals come in (`hearing_signals`).
+    `wire_for` gives the wire on which a job is heard, `inbox` is where signals come in (`signals`).
     `dropped` is told of a job that was let go, not settled, because of an error that is its own. What
     signals mean is `leaving`'s. At most `max_checks` checks run side by side, and `max_jobs` agents.
     """

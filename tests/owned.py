@@ -124,11 +124,7 @@ class Desk:
     def report(self, kind: str, detail: str | None = None, **fields: Any) -> dict[str, Any]:
         """Append a report as `publish` does, without its owner looking; return what was written."""
         event = journal.new_event(JOB, kind, detail) | fields
-        fd = self.log.open_append(REPORTS)
-        try:
-            journal.append(fd, journal.encode(event))
-        finally:
-            os.close(fd)
+        self.log.append_line(REPORTS, journal.encode(event))
         return event
 
     def control(self, kind: str) -> None:

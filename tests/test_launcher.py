@@ -1,10 +1,12 @@
 """Starting, looking and ending: what the owner of a job does with its runner."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,26 +45,17 @@ KEPT = [
 
 
 def test_a_launch_file_comes_back_as_it_was_written(pane: Pane) -> None:
-    """Any bytes survive, nobody else may read it, and neither a half file nor a secret shows anywhere."""
+    """Any bytes survive, nobody else may read it, and no half file is left."""
     odd = os.fsdecode(b'\xff\xfe\n"\\') + "ünï 漢 \x7f\x1b"
     env = {"ODD": odd, odd.replace("\n", ""): "x", "SECRET": "hunter2"}
-    launcher.write_launch_file(
-        pane.paths, argv=["prog", odd, ""], cwd=f"/tmp/{odd}", env=env, limits={"nofile": 99, "umask": 0o027}
-    )
-    read = launcher.read_launch_file(pane.paths)
-    assert (read.argv, read.cwd, read.env) == (("prog", odd, ""), f"/tmp/{odd}", env)
-    assert read.limits == {"nofile": 99, "umask": 0o027}
+    limits = {"nofile": 99, "umask": 0o027}
+    fields: dict[str, Any] = {
+        "argv": ["prog", odd, ""], "cwd": f"/tmp/{odd}", "env": env, "limits": limits,
+    }  # fmt: skip
+    launcher.write_launch_file(pane.paths, **fields)
+    assert json.loads(pane.paths.launch.read_text(encoding="utf-8")) == fields
     assert pane.paths.launch.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in pane.paths.root.iterdir()] == ["launch.json"]
-    assert "hunter2" not in repr(read)
-    assert odd not in repr(read)
-
-
-def test_a_damaged_launch_file_is_found(pane: Pane) -> None:
-    """A file that lacks what a launch needs is an error that names it, not an agent without environment."""
-    pane.paths.launch.write_text("{}")
-    with pytest.raises(ValueError, match="damaged"):
-        launcher.read_launch_file(pane.paths)
 
 
 def test_the_limits_of_a_submit_are_kept_with_its_environment(tmp_path: Path) -> None:
@@ -79,7 +72,7 @@ def test_the_limits_of_a_submit_are_kept_with_its_environment(tmp_path: Path) ->
 
 def test_f10_an_outer_identity_is_removed_and_settings_are_kept() -> None:
     """What marks a terminal, agent or job around us goes; tokens, config directories and settings stay."""
-    assert launcher.scrub(dict.fromkeys([*OUTER, *KEPT], "1")) == dict.fromkeys(KEPT, "1")
+    assert environment.scrub(dict.fromkeys([*OUTER, *KEPT], "1")) == dict.fromkeys(KEPT, "1")
 
 
 def test_the_state_is_the_locks_word(pane: Pane) -> None:
