@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable
 
 _ESCAPES = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[@-_])"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
-"""What a terminal takes for a command: CSI, OSC, the other strings, two characters (ECMA-48)."""
+"""What a terminal takes for a command: CSI, OSC, the other strings, two or more characters (ECMA-48)."""
 _VOID = frozenset({"br", "circle", "col", "line", "link", "meta", "rect"})
 """Elements that we use without content; SVG's are closed at once."""
 _NEWLINES = re.compile(r"\r+\n|\r")
@@ -27,13 +27,18 @@ Content = str | None | Iterable["Content"]
 """What stands in an element: a text, HTML, nothing, or several of these."""
 
 
+def without_escapes(text: str) -> str:
+    """Return a text without the escape sequences that a terminal takes for commands."""
+    return _ESCAPES.sub("", text)
+
+
 def visible(text: str) -> str:
     """Return a text of any lines without what drives a terminal or turns the reading direction.
 
     Other control characters, and signs that change the order of what is read (Unicode's bidirectional ones),
     are shown as their code points.
     """
-    plain = _NEWLINES.sub("\n", _ESCAPES.sub("", text))
+    plain = _NEWLINES.sub("\n", without_escapes(text))
     return "".join(char if char in "\n\t" or _is_shown(char) else _code_point(char) for char in plain)
 
 

@@ -4,7 +4,6 @@ Not how it is shown: that is `report_page` and `report_markdown`. What is missin
 """
 
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from delegate_job.paths import JobPaths
 from delegate_job.registry import Registry
 from delegate_job.rows import Recorded, Row
 from delegate_job.timeline import Timeline
+from delegate_job.times import since_1970
 
 PROMPT_LIMIT = 256 * 1024
 """Bytes of the prompt that are shown."""
@@ -85,18 +85,13 @@ def gather(registry: Registry, row: Row) -> Report:
         job=job_document(row, registry.paths),
         made_at=made_at,
         prompt=_beginning(paths.prompt, PROMPT_LIMIT),
-        stays=tuple(stays(row.job, recorded, until=seconds(made_at))),
+        stays=tuple(stays(row.job, recorded, until=since_1970(made_at))),
         events=tuple(documents[:MOST_EVENTS]),
         left_out=max(len(documents) - MOST_EVENTS, 0),
         checks=tuple(_checks(row.job, documents, paths)),
         cast=_recording(paths, recorded),
         changes=changes.since(paths.baseline, row.job.spec.workdir),
     )
-
-
-def seconds(stamp: str) -> float:
-    """Return an RFC 3339 time in seconds since 1970."""
-    return datetime.fromisoformat(stamp).timestamp()
 
 
 def stays(job: Job, recorded: tuple[Recorded, ...], *, until: float) -> Iterator[Stay]:
@@ -107,7 +102,7 @@ def stays(job: Job, recorded: tuple[Recorded, ...], *, until: float) -> Iterator
     timeline = Timeline(job.spec, job.created_at)
     timeline.take(recorded)
     states = [str(phase.state) for phase in timeline.phases]
-    begins = list(accumulate((seconds(phase.since) for phase in timeline.phases), max))
+    begins = list(accumulate((since_1970(phase.since) for phase in timeline.phases), max))
     last = begins[-1] if timeline.phases[-1].outcome else max(until, begins[-1])
     yield from map(Stay, states, begins, [*begins[1:], last])
 
@@ -126,7 +121,7 @@ def _recording(paths: JobPaths, recorded: tuple[Recorded, ...]) -> Cast | None:
     """Return the recording, with a marker where an event changed the job."""
     found = cast.read(paths.pane_cast)
     events = (each.event for each in recorded if each.applied)
-    return found and found.marked((seconds(event.received_at), event.kind) for event in events)
+    return found and found.marked((since_1970(event.received_at), event.kind) for event in events)
 
 
 def _beginning(path: Path, limit: int) -> Excerpt | None:

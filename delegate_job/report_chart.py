@@ -6,26 +6,14 @@ Not the table of the same numbers, which those read who cannot see it.
 from collections.abc import Iterator
 
 from delegate_job.markup import Html, element
-from delegate_job.report import Report, Stay, seconds
+from delegate_job.report import Report, Stay
+from delegate_job.times import in_two_units, since_1970
 
 _LANE, _BAR, _TOP = 34, 12, 4
 """Pixels: from lane to lane, of a bar, above the first."""
 _TICKS = 4
 """Spans between the marks of the axis."""
 _MOST_DOTS = 500
-
-
-def duration(span: float) -> str:
-    """Return a span of time in its two largest units."""
-    units = ((86400, "d"), (3600, "h"), (60, "min"))
-    if span < 10:
-        return f"{span:.1f} s"
-    whole = round(span)
-    for (size, unit), (small, name) in zip(units, (*units[1:], (1, "s")), strict=True):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"
 
 
 def chart(report: Report) -> Html:
@@ -35,7 +23,7 @@ def chart(report: Report) -> Html:
     lanes = list(dict.fromkeys(stay.state for stay in report.stays))
     bottom = _TOP + _LANE * len(lanes)
     sentence = ", then ".join(
-        f"{stay.state} for {duration(stay.ended - stay.began)}" for stay in report.stays[:40]
+        f"{stay.state} for {in_two_units(stay.ended - stay.began)}" for stay in report.stays[:40]
     )
     return element(
         "svg",
@@ -70,7 +58,7 @@ def _lane(name: str, number: int) -> Html:
 
 def _bar(stay: Stay, lane: int, scale: _Scale) -> Html:
     x, end = scale.at(stay.began), scale.at(stay.ended)
-    title = element("title", f"{stay.state}: {duration(stay.ended - stay.began)}")
+    title = element("title", f"{stay.state}: {in_two_units(stay.ended - stay.began)}")
     y = _TOP + lane * _LANE + 16
     # A stay of no time, such as the end, is drawn all the same: as a line that stays within the picture.
     return element(
@@ -86,13 +74,13 @@ def _bar(stay: Stay, lane: int, scale: _Scale) -> Html:
 def _dots(report: Report, y: int, scale: _Scale) -> Iterator[Html]:
     for event in [each for each in report.events if each["applied"]][:_MOST_DOTS]:
         title = element("title", f"{event['kind']} ({event['source']})")
-        x = min(max(scale.at(seconds(event["received_at"])), 0.5), 99.5)
+        x = min(max(scale.at(since_1970(event["received_at"])), 0.5), 99.5)
         yield element("circle", title, cx=f"{x:.3f}%", cy=y, r="3", class_="dot")
 
 
 def _axis(y: int, scale: _Scale) -> Iterator[Html]:
     for number in range(_TICKS + 1):
         anchor = {0: "start", _TICKS: "end"}.get(number, "middle")
-        text = duration(scale.span * number / _TICKS) if number else "0"
+        text = in_two_units(scale.span * number / _TICKS) if number else "0"
         x = f"{100 * number / _TICKS:g}%"
         yield element("text", text, x=x, y=y + 14, text_anchor=anchor, class_="tick")

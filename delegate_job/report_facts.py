@@ -1,4 +1,4 @@
-"""The words that every form of a report has in common: headline, facts, notes, rows of the table of events.
+"""The words that every form of a report has in common: headline, facts, notes, rows of its tables.
 
 All of it is plain text, some of it an agent's: each form escapes it in its own way.
 """
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from delegate_job.markup import one_line
-from delegate_job.report import Check, Report, seconds
-from delegate_job.report_chart import duration
+from delegate_job.report import Check, Report
+from delegate_job.times import in_two_units, since_1970
 
 _MOST_DETAIL = 2000
 """Characters of an event's detail that are shown."""
@@ -30,7 +30,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
             yield name, one_line(str(job[key]), _MOST_DETAIL)
     yield "Checks", f"{job['attempt']} of {job['attempts']}"
     span = report.stays[-1].ended - report.stays[0].began
-    yield "Took" if report.is_done else "For", duration(span)
+    yield "Took" if report.is_done else "For", in_two_units(span)
     for key, name in {"created_at": "Submitted", "ended_at": "Ended"}.items():
         if job[key] is not None:
             yield name, f"{job[key][:10]} {job[key][11:19]} UTC"
@@ -55,6 +55,13 @@ def check_title(check: Check) -> str:
     return f"Check {check.attempt}: {check.verdict}{code}"
 
 
+def stay_rows(report: Report) -> Iterator[tuple[str, str, str]]:
+    """Yield each stay in a state: the state, when it began after the submit, how long it lasted."""
+    first = report.stays[0].began
+    for stay in report.stays:
+        yield stay.state, in_two_units(stay.began - first), in_two_units(stay.ended - stay.began)
+
+
 def event_rows(report: Report) -> Iterator[tuple[str, str, str, str, str, str]]:
     """Yield each event: time of day, time since the submit, source, kind, whether it was applied, detail."""
     first = report.stays[0].began
@@ -63,7 +70,7 @@ def event_rows(report: Report) -> Iterator[tuple[str, str, str, str, str, str]]:
         stamp = event["received_at"]
         yield (
             stamp[11:19],
-            duration(max(seconds(stamp) - first, 0.0)) if stamp else "",
+            in_two_units(max(since_1970(stamp) - first, 0.0)) if stamp else "",
             event["source"],
             one_line(event["kind"], 100),
             _applied(report, event),

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from delegate_job.changes import Changes
 from delegate_job.markup import code, fenced
 from delegate_job.report import Check, Excerpt, Report
-from delegate_job.report_chart import duration
-from delegate_job.report_facts import check_title, event_rows, facts, headline, notes
+from delegate_job.report_facts import check_title, event_rows, facts, headline, notes, stay_rows
 
 _MOST_EVENTS = 200
 _CUT = "\n*The rest is cut: it would be too long here.*\n"
@@ -35,12 +34,8 @@ def _head(report: Report) -> Iterator[str]:
 
 
 def _timeline(report: Report) -> Iterator[str]:
-    first = report.stays[0].began
     yield "\n## Timeline\n"
-    rows = (
-        (stay.state, duration(stay.began - first), duration(stay.ended - stay.began)) for stay in report.stays
-    )
-    yield from _table(("State", "From the start", "For"), rows)
+    yield from _table(("State", "From the start", "For"), stay_rows(report))
 
 
 def _checks(report: Report) -> Iterator[str]:
@@ -99,8 +94,8 @@ def _events(report: Report) -> Iterator[str]:
         for time, after, source, kind, applied, detail in rows[:_MOST_EVENTS]
     )
     yield from _table(("Time (UTC)", "After", "Source", "Event", "Applied", "Detail"), cells)
-    if left := len(rows) - _MOST_EVENTS + report.left_out:
-        yield f"\n{left} more are in `events.jsonl`." if left > 0 else ""
+    if left := max(len(rows) - _MOST_EVENTS, 0) + report.left_out:
+        yield f"\n{left} more are in `events.jsonl`."
 
 
 def _prompt(report: Report) -> Iterator[str]:

@@ -7,20 +7,22 @@ by the page's own policy nothing is fetched and only two scripts run, which are 
 import base64
 import gzip
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from delegate_job import __version__
 from delegate_job.cast import Cast
 from delegate_job.changes import Changes, FileChange
 from delegate_job.events import CLAIMS
 from delegate_job.markup import Content, Html, element, joined, one_line, raw
-from delegate_job.report import Check, Excerpt, Report, Stay
-from delegate_job.report_chart import chart, duration
-from delegate_job.report_facts import check_title, event_rows, facts, headline, notes
+from delegate_job.report import Check, Excerpt, Report
+from delegate_job.report_chart import chart
+from delegate_job.report_facts import check_title, event_rows, facts, headline, notes, stay_rows
+from delegate_job.times import in_two_units
 
 _OWN = Path(__file__).parent / "report_assets"
 _PLAYER = Path(__file__).parent / "vendor/asciinema-player"
+_MOST_FILES = 1000
 _LONGEST_DIFF_LINE = 2000
 _LONGEST_PAUSE = 2.0
 """Seconds, as in report.js."""
@@ -91,7 +93,7 @@ def _section(anchor: str, name: str, content: Content) -> tuple[str, str, Html]:
 
 def _header(report: Report) -> Html:
     outcome = headline(report)
-    badge = element("span", outcome, class_=f"badge {outcome.replace(' ', '-')}")
+    badge = element("span", outcome, class_=f"badge {outcome}")
     rows = [element("div", element("dt", name), element("dd", value)) for name, value in facts(report)]
     return element(
         "header",
@@ -117,19 +119,14 @@ def _prompt(report: Report) -> Html:
 
 
 def _timeline(report: Report) -> Html:
-    first = report.stays[0].began
-    rows = [_stay(stay, first) for stay in report.stays]
+    names = ("State", "From the start", "For")
     return joined(
         element("figure", chart(report), element("figcaption", "Dots: events that changed the job.")),
-        _table("The same as numbers", ("State", "From the start", "For"), rows),
+        _table("The same as numbers", names, stay_rows(report)),
     )
 
 
-def _stay(stay: Stay, first: float) -> list[Content]:
-    return [stay.state, duration(stay.began - first), duration(stay.ended - stay.began)]
-
-
-def _table(caption: str, names: tuple[str, ...], rows: list[list[Content]]) -> Html:
+def _table(caption: str, names: tuple[str, ...], rows: Iterable[Iterable[Content]]) -> Html:
     head = element("tr", [element("th", name, scope="col") for name in names])
     body = [element("tr", [element("td", cell) for cell in row]) for row in rows]
     table = element("table", element("caption", caption), element("thead", head), element("tbody", body))
@@ -142,9 +139,9 @@ def _session(cast: Cast | None) -> Html:
         return _none("No recording of the terminal was kept.")
     # mtime: the same recording gives the same page.
     packed = base64.b64encode(gzip.compress(cast.text().encode(), mtime=0)).decode()
-    length = f"The agent's terminal, {duration(cast.seconds)}; pauses are shortened to {_LONGEST_PAUSE:g} s."
+    length = f"The agent's terminal, {in_two_units(cast.seconds)}"
     return joined(
-        element("p", length),
+        element("p", f"{length}; pauses are shortened to {_LONGEST_PAUSE:g} s."),
         element("p", "The recording ends at its limit, before the session did.", class_="note")
         if cast.is_cut
         else None,
@@ -175,9 +172,10 @@ def _changes(changes: Changes) -> Html:
         element("p", "Which files had changes before the job is not known.", class_="note")
         if changes.dirty is None
         else None,
-        _table(
-            "Changed files", ("File", "Added", "Removed"), [_file_row(file) for file in changes.files[:1000]]
-        ),
+        element("p", f"Only the first {_MOST_FILES} files are in the table.", class_="note")
+        if len(changes.files) > _MOST_FILES
+        else None,
+        _table("Changed files", ("File", "Added", "Removed"), map(_file_row, changes.files[:_MOST_FILES])),
         element("details", element("summary", "Diff"), _diff(changes), open="open"),
     )
 
@@ -211,11 +209,7 @@ def _check(check: Check) -> Html:
 
 
 def _events(report: Report) -> Html:
-    rows: list[list[Content]] = [list(map(_cell, row)) for row in event_rows(report)]
     left = f"{report.left_out} more are in events.jsonl." if report.left_out else None
-    table = _table("Times are in UTC", ("Time", "After", "Source", "Event", "Applied", "Detail"), rows)
+    names = ("Time", "After", "Source", "Event", "Applied", "Detail")
+    table = _table("Times are in UTC", names, event_rows(report))
     return joined(table, element("p", left, class_="note") if left else None)
-
-
-def _cell(value: Any) -> Content:
-    return value if isinstance(value, str) else str(value)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from delegate_job.events import Event, Source
 from delegate_job.job import JobSpec
 from delegate_job.paths import JobPaths
+from delegate_job.times import since_1970
 
 WATCHED: Mapping[str, bytes] = MappingProxyType(
     {"codex": b'"task_complete"', "claude-code": b"[Request interrupted by user"}
@@ -79,7 +80,7 @@ class Transcript:
     def _is_of_before(self, entry: dict[str, Any]) -> bool:
         """Return whether another turn has begun since this was written."""
         try:
-            return _seconds(str(entry.get("timestamp"))) < (self._paths.agent / "turn").stat().st_mtime
+            return since_1970(str(entry.get("timestamp"))) < (self._paths.agent / "turn").stat().st_mtime
         except (OSError, ValueError):
             return False
 
@@ -117,12 +118,6 @@ def _is_interruption(entry: dict[str, Any]) -> bool:
     if entry.get("type") != "user" or entry.get("isSidechain") or not isinstance(content, list):
         return False
     return [part.get("text") in _INTERRUPTED for part in content if isinstance(part, dict)] == [True]
-
-
-def _seconds(timestamp: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(timestamp).timestamp()
 
 
 def _size(path: str) -> int:

@@ -12,6 +12,7 @@ import pytest
 from typing_extensions import override
 
 from delegate_job import report_summary
+from delegate_job.markup import without_escapes
 from harness import Place, job_id, wait_until
 
 EVIL = "</pre></td><script>alert(1)</script><img src=x onerror=alert(2)>`|&\"'\x1b]0;x\x07\u202e"
@@ -178,7 +179,33 @@ def test_what_is_missing_is_said(place: Place) -> None:
     assert "is the agent's word" in said
     assert not [tag for tag, _ in page.tags if tag == "script"]
     assert "script-src 'none'" in page.policy()
-    assert place.run("report", "@last", "--markdown").returncode == 0
+    markdown = place.run("report", "@last", "--markdown")
+    assert markdown.returncode == 0
+    assert "|\n\n## Prompt\n" in markdown.stdout, "one empty line behind the table of events"
+
+
+def test_a_table_of_files_that_is_cut_says_so(place: Place) -> None:
+    """Of very many changed files the page shows a thousand, and says that there are more."""
+    place.spawn("git", "init", "-q").wait()
+    agent = 'for n in $(seq 1000); do echo > "f$n"; done; "$DJ" publish --event completed'
+    assert place.submit(agent, "--close").returncode == 0
+    assert "in the table" not in page_of(place).text("p")
+    (place.work / "one-more").write_text("x")
+    page = page_of(place)
+    assert "Only the first 1000 files are in the table." in page.text("p")
+    assert page.text("td").count("+1") == 1000
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("\x1b[1;31m", "\x1b(B", "\x1b7", "\x1bc", "\x1b=", "\x1b]0;title\x07", "\x1b]8;;x:y\x1b\\"),
+        *('\x1bP$q"p\x1b\\', "\x1bXa string\x1b\\", "\x1b^a message\x1b\\", "\x1b_a program's\x1b\\"),
+    ],
+)
+def test_what_a_terminal_takes_for_a_command_goes_whole(command: str) -> None:
+    """Of an escape sequence nothing stays, neither its end nor the text that it carries."""
+    assert without_escapes(f"before{command}after") == "beforeafter"
 
 
 def test_where_it_is_written(place: Place) -> None:
