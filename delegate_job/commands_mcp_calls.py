@@ -5,7 +5,6 @@ Nothing here knows MCP; an error is a DelegateJobError.
 """
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from delegate_job.commands import open_registry, warn
 from delegate_job.document import job_document
 from delegate_job.errors import DelegateJobError
 from delegate_job.job import JobState
+from delegate_job.markup import without_escapes
 from delegate_job.output import live_line
 from delegate_job.own_program import own_program
 from delegate_job.rows import Row
@@ -137,13 +137,9 @@ def _error(command: str, code: int, said: bytes) -> DelegateJobError:
     return DelegateJobError(found.get("error", f"{command} has ended with {code}"), hint=found.get("hint"))
 
 
-# Escape sequences by their forms in ECMA-48: CSI, OSC, and those of two characters.
-_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[ -/]*[0-~])")
-
-
 def readable(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry of a log with what drives a terminal taken out of its text."""
-    return {**entry, "text": _ESCAPES.sub("", entry["text"])} if "text" in entry else entry
+    return {**entry, "text": without_escapes(entry["text"])} if "text" in entry else entry
 
 
 def newest(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

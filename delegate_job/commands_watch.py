@@ -11,10 +11,11 @@ from delegate_job.commands import open_registry
 from delegate_job.document import job_document
 from delegate_job.errors import NotStartedError
 from delegate_job.exit_codes import ExitCode
-from delegate_job.job import JobState
-from delegate_job.output import local_time, printable
+from delegate_job.output import agent_name, printable
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
+from delegate_job.times import local_time
+from delegate_job.watch_rows import state_of
 
 
 def watch(job: str | None, registry_dir: str | None, *, plain: bool, as_json: bool) -> int:
@@ -80,9 +81,8 @@ def _document_line(row: Row, registry: Registry) -> str:
 def change_line(row: Row) -> str:
     """Return where a job stands now as one line; one that waits for a person says so loudly."""
     job = row.job
-    state = "WAITING" if job.state is JobState.WAITING else str(job.outcome or job.state)
     why = printable(job.reason or job.detail or "")
-    agent = printable(job.spec.agent.rpartition("/")[2])
+    agent = agent_name(job.spec.agent)
     last = printable(job.last_event or "registered")
     when = local_time(job.last_event_at or job.created_at)
-    return f"{when} {job.id} {state:<11} {agent:<11} {last}{': ' if why else ''}{why}"
+    return f"{when} {job.id} {state_of(job):<11} {agent:<11} {last}{': ' if why else ''}{why}"

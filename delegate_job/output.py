@@ -10,12 +10,12 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import IO, Any
 
 from delegate_job.events import Event, Kind
 from delegate_job.job import Job, JobState, Outcome
 from delegate_job.table import Cell, print_table
+from delegate_job.times import ago, in_one_unit, local_time, seconds_since
 
 STATE_COLOURS = {
     JobState.REGISTERED: "bright_black",
@@ -48,9 +48,14 @@ def printable(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
-def visible(line: str) -> str:
+def as_laid_out(line: str) -> str:
     """Return one line as it was laid out; what would drive the reader's terminal is a question mark."""
     return "".join(char if char.isprintable() else "?" for char in line.expandtabs())
+
+
+def agent_name(agent: str) -> str:
+    """Return the name of an agent, which may be the path of a program, without a path."""
+    return printable(agent.rpartition("/")[2])
 
 
 def event_line(document: dict[str, Any]) -> str:
@@ -69,36 +74,6 @@ _DRIVES = re.compile(rb"\x1b(?!\[[\d;]*m)|" + _CONTROLS)
 def harmless(raw: bytes) -> bytes:
     """Return what an agent's terminal was told, with its colours, without what would drive another."""
     return _DRIVES.sub(b"", raw)
-
-
-def local_time(stamp: str) -> str:
-    """Return the time of day, in this place, of an RFC 3339 time."""
-    return _moment(stamp).astimezone().strftime("%H:%M:%S")
-
-
-def ago(stamp: str | None) -> str:
-    """Return how long ago an RFC 3339 time was, in one unit."""
-    if stamp is None:
-        return "-"
-    return f"{duration(seconds_since(stamp))} ago"
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time in its largest unit."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{int(seconds)} s"
-
-
-def _moment(stamp: str) -> datetime:
-    return datetime.fromisoformat(stamp)
-
-
-def seconds_since(stamp: str) -> float:
-    """Return how long ago an RFC 3339 time was; 0 for one that is yet to come."""
-    # The clock may have been set back since.
-    return max((datetime.now(UTC) - _moment(stamp)).total_seconds(), 0.0)
 
 
 def print_json(document: Any, *, stream: IO[str] | None = None) -> None:
@@ -156,7 +131,7 @@ class SubmitOutput:
         """Show a person what is to be done, whole."""
         self._job = job
         for line in instructions.splitlines():
-            self.line(visible(line))
+            self.line(as_laid_out(line))
 
     def warn(self, text: str) -> None:
         """Show that something is amiss."""
@@ -215,7 +190,7 @@ class SubmitOutput:
 
 def live_line(job: Job) -> str:
     """Return state, time in all, and the last event, in one line."""
-    spent = duration(seconds_since(job.created_at))
+    spent = in_one_unit(seconds_since(job.created_at))
     last = f", {job.last_event} {ago(job.last_event_at)}" if job.last_event else ""
     waits = f": {printable(job.reason)}" if job.state is JobState.WAITING and job.reason else ""
     return f"{job.state}{waits} ({spent}{last})"
@@ -287,7 +262,7 @@ def _cells(document: dict[str, Any], *, colours: bool) -> tuple[Cell, ...]:
     return (
         Cell(document["id"]),
         Cell(_list_state(document), colour),
-        Cell(printable(document["agent"].rpartition("/")[2])),
+        Cell(agent_name(document["agent"])),
         Cell(ago(document["created_at"])),
         Cell(f"{document['last_event'] or '-'} {ago(document['last_event_at'])}"),
         Cell(printable(detail[:_MOST_DETAIL])),

@@ -14,12 +14,13 @@ from textual.widgets import Log
 
 from delegate_job.client import log_entries
 from delegate_job.document import owner_of
-from delegate_job.output import duration, event_line, local_time, printable, seconds_since, visible
+from delegate_job.output import agent_name, as_laid_out, event_line, printable
 from delegate_job.rows import Row
 from delegate_job.timeline import Phase
+from delegate_job.times import in_one_unit, local_time, seconds_since
 from delegate_job.tmux import Tmux
 from delegate_job.watch_parts import Keys, Text
-from delegate_job.watch_rows import agent_of, state_of, why
+from delegate_job.watch_rows import state_of, why
 
 if TYPE_CHECKING:
     from delegate_job.watch_app import WatchApp
@@ -131,7 +132,7 @@ def capture(row: Row | None) -> list[str]:
     if text is None:
         return ["(the session is gone, or tmux does not answer; l shows what was recorded)"]
     # Of an empty part of the screen one line is enough: what is above it matters more.
-    return [visible(line) for line in re.sub(r"\n\s*\n", "\n\n", text.strip("\n").rstrip()).split("\n")]
+    return [as_laid_out(line) for line in re.sub(r"\n\s*\n", "\n\n", text.strip("\n").rstrip()).split("\n")]
 
 
 def head_of(row: Row) -> str:
@@ -139,7 +140,7 @@ def head_of(row: Row) -> str:
     job = row.job
     said = why(job)
     checks = f"checks {job.attempt}/{job.spec.attempts}"
-    return f"{job.id}  {agent_of(job)}  {state_of(job)}  {checks}{'  ' if said else ''}{said}"
+    return f"{job.id}  {agent_name(job.spec.agent)}  {state_of(job)}  {checks}{'  ' if said else ''}{said}"
 
 
 def place_of(row: Row, owner: str) -> str:
@@ -153,7 +154,7 @@ def timeline_text(phases: Sequence[Phase], width: int) -> str:
     texts = []
     for phase, following in zip(phases, [*phases[1:], None], strict=True):
         until = seconds_since(following.since) if following else 0.0
-        lasted = "" if phase.outcome else f" {duration(max(seconds_since(phase.since) - until, 0))}"
+        lasted = "" if phase.outcome else f" {in_one_unit(max(seconds_since(phase.since) - until, 0))}"
         texts.append(f"{local_time(phase.since)} {phase.outcome or phase.state}{lasted}")
     return "\n".join(_last_lines(texts, width, most=2))
 

@@ -1,6 +1,5 @@
 """The full screen's view of a job's logs: as much of each as a person reads, from its end. `logs` has all."""
 
-import re
 import subprocess
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -10,7 +9,8 @@ from textual.screen import Screen
 from textual.widgets import Log
 
 from delegate_job import starter
-from delegate_job.output import visible
+from delegate_job.markup import without_escapes
+from delegate_job.output import as_laid_out
 from delegate_job.tmux import Tmux
 from delegate_job.watch_parts import Keys, Text
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 20
 """Of a log, from its end."""
-_ESCAPES = re.compile(rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]")
 
 
 class Kind(NamedTuple):
@@ -96,7 +95,7 @@ class LogScreen(Screen[None]):
             assert printing.stdout is not None  # noqa: S101 - it is a pipe
             while chunk := printing.stdout.read(1 << 16):
                 raw = (raw + chunk)[-MOST_BYTES:]
-        return readable(raw)
+        return lines_of(raw)
 
     def _show(self, number: int, lines: list[str]) -> None:
         if number == self._shown:
@@ -109,10 +108,10 @@ def _whole_screen(row: "Row | None") -> list[str] | None:
     if row is None or not row.tmux_socket or not row.job.spec.session:
         return None
     text = Tmux(socket=row.tmux_socket).capture(row.job.spec.session, history=True)
-    return None if text is None else [visible(line) for line in text.rstrip().split("\n")]
+    return None if text is None else [as_laid_out(line) for line in text.rstrip().split("\n")]
 
 
-def readable(raw: bytes) -> list[str]:
+def lines_of(raw: bytes) -> list[str]:
     """Return a log as lines, without what was meant for a terminal; of a line written over, the last."""
-    text = _ESCAPES.sub(b"", raw).decode(errors="replace").replace("\r\n", "\n")
-    return [visible(line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n")]
+    text = without_escapes(raw.decode(errors="replace")).replace("\r\n", "\n")
+    return [as_laid_out(line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n")]

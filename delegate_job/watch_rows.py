@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from delegate_job.job import Job, JobState
-from delegate_job.output import duration, printable, seconds_since
+from delegate_job.output import agent_name, printable
 from delegate_job.rows import Row
 from delegate_job.table import shorten, width_of
+from delegate_job.times import in_one_unit, seconds_since
 
 GAP = "  "
 WAITING_MARK = "!"
@@ -51,20 +52,15 @@ def why(job: Job) -> str:
     return printable(": ".join(filter(None, (job.reason, said)))[:_MOST])
 
 
-def agent_of(job: Job) -> str:
-    """Return the agent's name without a path."""
-    return printable(job.spec.agent.rpartition("/")[2])
-
-
 def cells(row: Row, since: str) -> tuple[str, ...]:
     """Return a text for each of COLUMNS. `since` is the time at which the job's state began."""
     job = row.job
     return (
         job.id,
         state_of(job),
-        duration(seconds_since(since)),
-        agent_of(job),
-        duration(seconds_since(job.created_at)),
+        in_one_unit(seconds_since(since)),
+        agent_name(job.spec.agent),
+        in_one_unit(seconds_since(job.created_at)),
         f"{job.attempt}/{job.spec.attempts}",
         printable(job.last_event or ""),
         why(job),

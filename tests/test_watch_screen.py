@@ -18,7 +18,7 @@ from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.watch_all import AllJobs
 from delegate_job.watch_app import WatchApp
-from delegate_job.watch_log import readable
+from delegate_job.watch_log import lines_of
 from harness import Place, wait_until
 from terminal import Terminal
 
@@ -383,4 +383,4 @@ def test_a_pruned_job_leaves_the_screen(registry: Registry) -> None:
 def test_a_terminals_log_as_text() -> None:
     """Of a terminal's log what was to be read remains: no titles, no colours, no lines written over."""
     raw = b"\x1b]0;title\x07\x1b[1mbold\x1b[0m\r\n10%\r50%\r100%\r\nbell\x07 \xff\x1b(B end"
-    assert readable(raw) == ["bold", "100%", "bell? � end"]
+    assert lines_of(raw) == ["bold", "100%", "bell? � end"]
