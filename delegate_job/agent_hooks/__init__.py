@@ -14,7 +14,11 @@ A module here is named like its agent (`-` as `_`) and has
 
     def decision(payload: dict[str, Any], answer: Answer) -> str:
         What a hook that waits (`Heard.waits`) prints for a user's answer to its dialog.
+
+What several agents tell in the same way is here, and nothing that one of them means by it.
 """
+
+from delegate_job.bare import dumps
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ DETAIL = 500
 """Characters of a tool's argument that are told."""
 PERMISSION_DETAIL = 2000
 """The same where a person is to decide by it."""
+_REMINDER = "Your turn ends and nothing was reported in it"
+"""By which our own question is known (`agents.instructions.reminder`)."""
 
 
 class Heard:
@@ -122,3 +128,41 @@ def questions_words(questions: "list[tuple[str, list[str]]]") -> str:
     """Return questions in one line: `Which colour? [Red, Blue]`."""
     words = " / ".join(f"{question} [{', '.join(labels)}]" for question, labels in questions)
     return words[:PERMISSION_DETAIL]
+
+
+def request_data(tool: str, arguments: "dict[str, Any]") -> "dict[str, Any]":
+    """Return what is told of a tool that asks for leave: its name and its first 16 texts, all bounded."""
+    texts = {name[:64]: value[:2000] for name, value in arguments.items() if isinstance(value, str)}
+    return {"tool": tool[:128], "input": dict(list(texts.items())[:16])}
+
+
+def session_data(payload: "dict[str, Any]") -> "dict[str, Any]":
+    """Return what is told of a session that begins: why (`source`), its id, its transcript."""
+    return {
+        "source": text_of(payload, "source", "startup")[:64],
+        "session_id": text_of(payload, "session_id")[:128],
+        "transcript": text_of(payload, "transcript_path")[:4096],
+    }
+
+
+def session_ended(payload: "dict[str, Any]") -> Heard:
+    """Return the end of a session: no end of the job, which is the runner's to tell with its exit code."""
+    reason = text_of(payload, "reason", "other")[:64]
+    return Heard("session_ended", reason, {"reason": reason}, closes="*")
+
+
+def turn_failed(kind: str, words: str) -> Heard:
+    """Return the end of a turn whose request to the model failed, by the kind of the failure."""
+    return Heard(
+        "error", f"{kind}: {words}" if words else kind, {"error_class": kind}, turn="fails", closes="*"
+    )
+
+
+def is_reminder(payload: "dict[str, Any]") -> bool:
+    """Return whether a prompt is what we ask at the end of a turn: the same turn, which is asked once."""
+    return _REMINDER in text_of(payload, "prompt")[:500]
+
+
+def block(reason: str) -> str:
+    """Return what a stop hook prints where the agent goes on when its end is blocked: it reads the reason."""
+    return dumps({"decision": "block", "reason": reason})

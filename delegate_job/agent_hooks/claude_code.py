@@ -7,12 +7,17 @@ from delegate_job.agent_hooks import (
     PERMISSION_DETAIL,
     Answer,
     Heard,
+    block,
     list_of,
     questions_of,
     questions_words,
+    request_data,
+    session_data,
+    session_ended,
     table_of,
     text_of,
     tool_words,
+    turn_failed,
 )
 from delegate_job.bare import dumps, sha256
 
@@ -23,16 +28,13 @@ if TYPE_CHECKING:
 
 _QUESTION = "AskUserQuestion"
 
+ask = block
+
 
 def heard(event: str, payload: "dict[str, Any]") -> Heard:
     """Return what the event means; an event that is not known here means nothing."""
     meaning = _MEANINGS.get(event)
     return Heard() if meaning is None else meaning(payload)
-
-
-def ask(reason: str) -> str:
-    """Return what keeps Claude from ending its turn; it goes on and reads the reason."""
-    return dumps({"decision": "block", "reason": reason})
 
 
 def decision(payload: "dict[str, Any]", answer: Answer) -> str:
@@ -46,14 +48,9 @@ def decision(payload: "dict[str, Any]", answer: Answer) -> str:
 
 
 def _session_start(payload: "dict[str, Any]") -> Heard:
-    source = text_of(payload, "source", "startup")
-    data = {
-        "source": source,
-        "session_id": text_of(payload, "session_id")[:128],
-        "transcript": text_of(payload, "transcript_path")[:4096],
-    }
-    if source in {"clear", "compact"}:
-        return Heard("progress", f"session: {source}", data)
+    data = session_data(payload)
+    if data["source"] in {"clear", "compact"}:
+        return Heard("progress", f"session: {data['source']}", data)
     # What a session before this one has left open, being killed, waits no more.
     return Heard("started", None, data, closes="*")
 
@@ -66,7 +63,7 @@ def _permission(payload: "dict[str, Any]") -> Heard:
     tool, arguments = text_of(payload, "tool_name"), table_of(payload, "tool_input")
     questions = questions_of(arguments) if tool == _QUESTION else None
     detail = questions_words(questions) if questions else tool_words(tool, arguments, PERMISSION_DETAIL)
-    data = {"tool": tool[:128], "input": _bounded(arguments), **_where(payload)}
+    data = {**request_data(tool, arguments), **_where(payload)}
     return Heard(
         "permission_required",
         detail,
@@ -121,20 +118,14 @@ def _task(task: "dict[str, Any]") -> str:
 def _stop_failure(payload: "dict[str, Any]") -> Heard:
     kind = text_of(payload, "error", "unknown")[:64]
     words = text_of(payload, "last_assistant_message")[:PERMISSION_DETAIL]
-    detail = f"{kind}: {words}" if words else kind
+    failed = turn_failed(kind, words)
     if payload.get("agent_id"):
-        return Heard("progress", f"a subagent failed: {detail}", {"error_class": kind})
-    return Heard("error", detail, {"error_class": kind}, turn="fails", closes="*")
+        return Heard("progress", f"a subagent failed: {failed.detail}", failed.data)
+    return failed
 
 
 def _subagent_stop(payload: "dict[str, Any]") -> Heard:
     return Heard("progress", f"subagent {text_of(payload, 'agent_type')[:64]} ended".replace("  ", " "))
-
-
-def _session_end(payload: "dict[str, Any]") -> Heard:
-    # Its end is the runner's to tell, which knows the exit code; `clear` and `resume` are none.
-    reason = text_of(payload, "reason", "other")[:64]
-    return Heard("session_ended", reason, {"reason": reason}, closes="*")
 
 
 def _key(tool: str, arguments: "dict[str, Any]") -> str:
@@ -145,11 +136,6 @@ def _key(tool: str, arguments: "dict[str, Any]") -> str:
         return sha256(f"{tool}\n{known!r}".encode(errors="replace"))[:24]
     except RecursionError:
         return "odd"
-
-
-def _bounded(arguments: "dict[str, Any]") -> "dict[str, Any]":
-    texts = {name[:64]: value[:2000] for name, value in arguments.items() if isinstance(value, str)}
-    return dict(list(texts.items())[:16])
 
 
 def _where(payload: "dict[str, Any]") -> "dict[str, Any]":
@@ -169,5 +155,5 @@ _MEANINGS: "dict[str, Callable[[dict[str, Any]], Heard]]" = {
     "Stop": _stop,
     "StopFailure": _stop_failure,
     "SubagentStop": _subagent_stop,
-    "SessionEnd": _session_end,
+    "SessionEnd": session_ended,  # `clear` and `resume` among its reasons
 }

@@ -4,13 +4,26 @@ Seen in codex 0.169.0 on Debian 12. It has none for a request to its model that 
 entry of its transcript, which the owner watches (`transcript`).
 """
 
-from delegate_job.agent_hooks import PERMISSION_DETAIL, Heard, table_of, text_of, tool_words
+from delegate_job.agent_hooks import (
+    PERMISSION_DETAIL,
+    Heard,
+    block,
+    request_data,
+    session_data,
+    session_ended,
+    table_of,
+    text_of,
+    tool_words,
+    turn_failed,
+)
 from delegate_job.bare import sha256
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+ask = block
 
 
 def heard(event: str, payload: "dict[str, Any]") -> Heard:
@@ -19,23 +32,11 @@ def heard(event: str, payload: "dict[str, Any]") -> Heard:
     return Heard() if meaning is None else meaning(payload)
 
 
-def ask(reason: str) -> str:
-    """Return what keeps codex from ending its turn; it goes on and reads the reason."""
-    import json
-
-    return json.dumps({"decision": "block", "reason": reason})
-
-
 def _session_start(payload: "dict[str, Any]") -> Heard:
     """It comes with the first prompt, not when the screen is up."""
-    source = text_of(payload, "source", "startup")[:64]
-    data = {
-        "source": source,
-        "session_id": text_of(payload, "session_id")[:128],
-        "transcript": text_of(payload, "transcript_path")[:4096],
-    }
-    if source in {"clear", "compact"}:
-        return Heard("progress", f"session: {source}", data)
+    data = session_data(payload)
+    if data["source"] in {"clear", "compact"}:
+        return Heard("progress", f"session: {data['source']}", data)
     return Heard("started", None, data)
 
 
@@ -46,8 +47,7 @@ def _prompt(_payload: "dict[str, Any]") -> Heard:
 def _permission(payload: "dict[str, Any]") -> Heard:
     """The dialog is not shown before this hook has returned: it never waits."""
     tool, arguments = text_of(payload, "tool_name"), table_of(payload, "tool_input")
-    told = {name[:64]: value[:2000] for name, value in arguments.items() if isinstance(value, str)}
-    data = {"tool": tool[:128], "input": dict(list(told.items())[:16])}
+    data = request_data(tool, arguments)
     detail = tool_words(tool, arguments, PERMISSION_DETAIL)
     shows = text_of(arguments, "command")[:PERMISSION_DETAIL]
     return Heard("permission_required", detail, data, opens=_key(tool, arguments), shows=shows)
@@ -76,14 +76,7 @@ def _task_complete(payload: "dict[str, Any]") -> Heard:
         return Heard()
     told = error if isinstance(error, dict) else {}
     kind = text_of(told, "codex_error_info", "other")[:64]
-    words = text_of(told, "message")[:PERMISSION_DETAIL]
-    data = {"error_class": kind}
-    return Heard("error", f"{kind}: {words}" if words else kind, data, turn="fails", closes="*")
-
-
-def _session_end(payload: "dict[str, Any]") -> Heard:
-    reason = text_of(payload, "reason", "other")[:64]
-    return Heard("session_ended", reason, {"reason": reason}, closes="*")
+    return turn_failed(kind, text_of(told, "message")[:PERMISSION_DETAIL])
 
 
 def _key(tool: str, arguments: "dict[str, Any]") -> str:
@@ -98,6 +91,6 @@ _MEANINGS: "dict[str, Callable[[dict[str, Any]], Heard]]" = {
     "PostToolUse": _tool_used,
     "Stop": _stop,
     "Interrupt": _interrupt,
-    "SessionEnd": _session_end,
+    "SessionEnd": session_ended,
     "task_complete": _task_complete,
 }

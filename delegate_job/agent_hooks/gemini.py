@@ -3,7 +3,18 @@
 Seen in gemini-cli 0.61.0 on Debian 12.
 """
 
-from delegate_job.agent_hooks import PERMISSION_DETAIL, Heard, table_of, text_of, tool_words
+from delegate_job.agent_hooks import (
+    PERMISSION_DETAIL,
+    Heard,
+    block,
+    is_reminder,
+    request_data,
+    session_data,
+    session_ended,
+    table_of,
+    text_of,
+    tool_words,
+)
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -13,8 +24,8 @@ if TYPE_CHECKING:
 _DIALOG = "dialog"
 """The key of the one dialog that it can have open."""
 _NO_ANSWER = "[no response text]"
-_REMINDER = "Your turn ends and nothing was reported in it"
-"""By which our own question is known (`agents.instructions.reminder`)."""
+
+ask = block
 
 
 def heard(event: str, payload: "dict[str, Any]") -> Heard:
@@ -23,32 +34,17 @@ def heard(event: str, payload: "dict[str, Any]") -> Heard:
     return Heard() if meaning is None else meaning(payload)
 
 
-def ask(reason: str) -> str:
-    """Return what keeps gemini from ending its turn; it goes on and reads the reason."""
-    import json
-
-    return json.dumps({"decision": "block", "reason": reason})
-
-
 def _session_start(payload: "dict[str, Any]") -> Heard:
     """It comes before the dialogs of a first start: it is no sign that work has begun."""
-    source = text_of(payload, "source", "startup")[:64]
-    data = {
-        "source": source,
-        "session_id": text_of(payload, "session_id")[:128],
-        "transcript": text_of(payload, "transcript_path")[:4096],
-    }
-    if source == "startup":
+    data = session_data(payload)
+    if data["source"] == "startup":
         return Heard("progress", "session opened", data)
-    return Heard("progress", f"session: {source}", data)
+    return Heard("progress", f"session: {data['source']}", data)
 
 
 def _prompt(payload: "dict[str, Any]") -> Heard:
-    """The first one is the first sign that no dialog of a first start is in the way.
-
-    What we ask at the end of a turn comes as a prompt, too: that is the same turn, which is asked once.
-    """
-    if _REMINDER in text_of(payload, "prompt")[:500]:
+    """The first one is the first sign that no dialog of a first start is in the way."""
+    if is_reminder(payload):
         return Heard()
     data = {"session_id": text_of(payload, "session_id")[:128]}
     return Heard("started", "turn started", data, turn="begins", closes="*")
@@ -63,8 +59,7 @@ def _notification(payload: "dict[str, Any]") -> Heard:
     if payload.get("notification_type") != "ToolPermission":
         return Heard()
     details = table_of(payload, "details")
-    told = {name[:64]: value[:2000] for name, value in details.items() if isinstance(value, str)}
-    data = {"tool": text_of(details, "type")[:128], "input": dict(list(told.items())[:16])}
+    data = request_data(text_of(details, "type"), details)
     words = tool_words(text_of(details, "title", "a tool"), details, PERMISSION_DETAIL)
     shows = text_of(details, "command")[:PERMISSION_DETAIL]
     return Heard("permission_required", words, data, opens=_DIALOG, shows=shows)
@@ -80,16 +75,11 @@ def _turn_over(payload: "dict[str, Any]") -> Heard:
     return Heard("turn_ended", answer[:PERMISSION_DETAIL], turn="ends", closes="*")
 
 
-def _session_end(payload: "dict[str, Any]") -> Heard:
-    reason = text_of(payload, "reason", "other")[:64]
-    return Heard("session_ended", reason, {"reason": reason}, closes="*")
-
-
 _MEANINGS: "dict[str, Callable[[dict[str, Any]], Heard]]" = {
     "SessionStart": _session_start,
     "BeforeAgent": _prompt,
     "AfterTool": _tool_used,
     "Notification": _notification,
     "AfterAgent": _turn_over,
-    "SessionEnd": _session_end,
+    "SessionEnd": session_ended,
 }

@@ -7,11 +7,14 @@ from delegate_job.agent_hooks import (
     PERMISSION_DETAIL,
     Answer,
     Heard,
+    is_reminder,
     questions_of,
     questions_words,
+    request_data,
     table_of,
     text_of,
     tool_words,
+    turn_failed,
 )
 from delegate_job.bare import dumps, sha256
 
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_REMINDER = "Your turn ends and nothing was reported in it"
-"""By which our own question is known (`agents.instructions.reminder`)."""
 _ABORTED = "MessageAbortedError"
 
 
@@ -53,17 +54,15 @@ def _created(payload: "dict[str, Any]") -> Heard:
 
 
 def _message(payload: "dict[str, Any]") -> Heard:
-    """What we ask at the end of a turn is a message, too: that is the same turn, which is asked once."""
-    if _REMINDER in text_of(payload, "prompt")[:500]:
+    if is_reminder(payload):
         return Heard()
     return Heard("progress", "turn started", turn="begins", closes="*")
 
 
 def _asked(payload: "dict[str, Any]") -> Heard:
-    tool, arguments = text_of(payload, "tool")[:128], table_of(payload, "input")
-    told = {name[:64]: value[:2000] for name, value in arguments.items() if isinstance(value, str)}
+    tool, arguments = text_of(payload, "tool"), table_of(payload, "input")
     detail = tool_words(tool, arguments, PERMISSION_DETAIL)
-    data = {"tool": tool, "input": dict(list(told.items())[:16])}
+    data = request_data(tool, arguments)
     return Heard("permission_required", detail, data, opens=_key(payload), waits=True)
 
 
@@ -96,10 +95,7 @@ def _error(payload: "dict[str, Any]") -> Heard:
     name = text_of(payload, "name", "unknown")[:64]
     if name == _ABORTED:
         return Heard("turn_ended", "interrupted", {"reason": "interrupted"}, turn="interrupted", closes="*")
-    words = text_of(payload, "message")[:PERMISSION_DETAIL]
-    return Heard(
-        "error", f"{name}: {words}" if words else name, {"error_class": name}, turn="fails", closes="*"
-    )
+    return turn_failed(name, text_of(payload, "message")[:PERMISSION_DETAIL])
 
 
 def _idle(payload: "dict[str, Any]") -> Heard:
