@@ -46,7 +46,9 @@ _ASYNC = (
 _CHOOSES_SESSION = frozenset(
     {"--resume", "-r", "--continue", "-c", "--session-id", "--fork-session", "--from-pr"}
 )
-_HOME = "CLAUDE_CONFIG_DIR"
+HOME = "CLAUDE_CONFIG_DIR"
+"""The variable by which its user chooses where it keeps its own files."""
+KEY = "ANTHROPIC_API_KEY"
 # The variables by which it has a login, whichever way: ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN,
 # CLAUDE_CODE_OAUTH_TOKEN, CLAUDE_CODE_USE_BEDROCK and more of their kinds.
 _LOGIN = re.compile(r"ANTHROPIC_\w*(KEY|TOKEN)\w*|CLAUDE_CODE_(OAUTH|USE)_\w+", re.ASCII)
@@ -78,11 +80,11 @@ class ClaudeCode(NamedTuple):
         if spec.model is not None:
             argv += ["--model", spec.model]
         settings = File(_SETTINGS, json.dumps(_settings(context), indent=2).encode())
-        if not _is_at_home(context):
+        if not has_fresh_home(context.environ, ci=spec.ci):
             return Launch((*argv, *spec.agent_args, "--", told), files=(settings,))
         # The servers of a repository's .mcp.json are asked about in a dialog: there are none.
         argv.append("--strict-mcp-config")
-        env = {_HOME: str(context.home), "DISABLE_AUTOUPDATER": "1"}
+        env = {HOME: str(context.home), "DISABLE_AUTOUPDATER": "1"}
         return Launch((*argv, *spec.agent_args, "--", told), env, (settings,), (_known(context),))
 
     def problem(self, environ: Mapping[str, str], workdir: str, wanted: Wanted = AS_IT_IS, /) -> str | None:
@@ -91,17 +93,17 @@ class ClaudeCode(NamedTuple):
         It bypasses no permissions as root: exit 1, "cannot be used with root/sudo", unless `IS_SANDBOX=1`.
         With `--ci` it can't use the user's own login, and would ask for one.
         """
-        if wanted.ci and not environ.get(_HOME) and not _has_login(environ):
-            return "no key in the environment, which --ci needs; set ANTHROPIC_API_KEY, or say --no-ci"
+        if has_fresh_home(environ, ci=wanted.ci) and not _has_login(environ):
+            return f"no key in the environment, which --ci needs; set {KEY}, or say --no-ci"
         if wanted.permission_mode == "all" and os.geteuid() == 0 and environ.get("IS_SANDBOX") != "1":
             return "claude refuses --permission-mode all as root; use auto, or IS_SANDBOX=1 in a container"
         hint = "install it with: npm install -g @anthropic-ai/claude-code"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)
 
 
-def _is_at_home(context: Context) -> bool:
-    """Say whether it has a home of the job's: with `--ci`, unless its user has chosen one by its variable."""
-    return context.spec.ci and not context.environ.get(_HOME)
+def has_fresh_home(environ: Mapping[str, str], *, ci: bool) -> bool:
+    """Return whether it gets a home of the job's own: with `--ci`, but where its user chose one."""
+    return ci and not environ.get(HOME)
 
 
 def _has_login(environ: Mapping[str, str]) -> bool:
@@ -119,7 +121,7 @@ def _known(context: Context) -> File:
         "hasClaudeMdExternalIncludesApproved": False,
         "hasClaudeMdExternalIncludesWarningShown": True,
     }
-    key = context.environ.get("ANTHROPIC_API_KEY", "")
+    key = context.environ.get(KEY, "")
     known = {
         "hasCompletedOnboarding": True,
         "projects": dict.fromkeys(_projects(context.spec.workdir), project),
@@ -173,7 +175,7 @@ def _settings(context: Context) -> dict[str, object]:
     if _PLAIN.fullmatch(shlex.join(context.publish_argv)):
         # A prefix rule is no hole: `… && other` still asks in `manual` and is denied in `dontAsk`.
         settings["permissions"] = {"allow": [f"Bash({report}:*)"]}
-    if _is_at_home(context):
+    if has_fresh_home(context.environ, ci=context.spec.ci):
         settings["disableDeepLinkRegistration"] = "disable"  # else it tells the user's desktop of itself
     if context.spec.permission_mode == "all":
         # The user chose it by name; without this a dialog asks again, with "No, exit" selected.

@@ -43,8 +43,9 @@ _HOOKS: Mapping[str, int] = MappingProxyType(
         "SessionEnd": 3,
     }
 )
-_HOME = "CODEX_HOME"
-_KEY = "OPENAI_API_KEY"
+HOME = "CODEX_HOME"
+"""The variable by which its user chooses where it keeps its own files."""
+KEY = "OPENAI_API_KEY"
 _BASE_URL = "OPENAI_BASE_URL"
 _FLAGS_LAYER = "/<session-flags>/config.toml"
 """Where codex says that hooks of the command line come from."""
@@ -71,15 +72,20 @@ class Codex(NamedTuple):
         if spec.model is not None:
             argv += ["--model", spec.model]
         argv += [*spec.agent_args, "--", *([context.session_id] if resumes else []), told]
-        if not (spec.ci and context.environ.get(_KEY) and not context.environ.get(_HOME)):
+        if not has_fresh_home(context.environ, ci=spec.ci):
             return Launch(tuple(argv))
         config = File("config.toml", _config_with_a_key(context.environ).encode())
-        return Launch(tuple(argv), {_HOME: str(context.home)}, home=(config,))
+        return Launch(tuple(argv), {HOME: str(context.home)}, home=(config,))
 
     def problem(self, environ: Mapping[str, str], workdir: str, _wanted: Wanted = AS_IT_IS, /) -> str | None:
         """Say whether `codex` is missing."""
         hint = "install it with: npm install -g @openai/codex"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)
+
+
+def has_fresh_home(environ: Mapping[str, str], *, ci: bool) -> bool:
+    """Return whether it gets a home of the job's own: with `--ci` and a key, but where its user chose one."""
+    return ci and bool(environ.get(KEY)) and not environ.get(HOME)
 
 
 def trusted_hash(event: str, command: str, timeout: int) -> str:
@@ -102,7 +108,7 @@ def _config_with_a_key(environ: Mapping[str, str]) -> str:
     url = url if url and _is_toml(url) else "https://api.openai.com/v1"
     return (
         'model_provider = "key"\ncheck_for_update_on_startup = false\n[model_providers.key]\n'
-        f'name = "OpenAI"\nbase_url = {_toml(url)}\nwire_api = "responses"\nenv_key = "{_KEY}"\n'
+        f'name = "OpenAI"\nbase_url = {_toml(url)}\nwire_api = "responses"\nenv_key = "{KEY}"\n'
     )
 
 
@@ -142,7 +148,7 @@ def _is_untrusted(workdir: Path, projects: Mapping[str, object]) -> bool:
 
 
 def _users_projects(environ: Mapping[str, str]) -> Mapping[str, object]:
-    home = environ.get("CODEX_HOME") or f"{environ.get('HOME', '')}/.codex"
+    home = environ.get(HOME) or f"{environ.get('HOME', '')}/.codex"
     try:
         projects = tomllib.loads(Path(home, "config.toml").read_text(encoding="utf-8")).get("projects")
     except (OSError, ValueError):  # codex says what is wrong with it

@@ -36,8 +36,9 @@ _BESIDE = (".agents", ".env")
 _MODES: Mapping[str, str] = MappingProxyType(
     {"ask": "default", "edits": "auto_edit", "auto": "yolo", "all": "yolo"}
 )
-_HOME = "GEMINI_CLI_HOME"
-_KEY = "GEMINI_API_KEY"
+HOME = "GEMINI_CLI_HOME"
+"""The variable by which its user chooses where it keeps its own files: in `.gemini` there."""
+KEY = "GEMINI_API_KEY"
 # With the key in the environment alone it asks what kind of login there is.
 _WITH_A_KEY: Mapping[str, object] = MappingProxyType(
     {
@@ -76,9 +77,9 @@ class Gemini(NamedTuple):
         if spec.model is not None:
             argv += ["--model", spec.model]
         argv += [*spec.agent_args, "-i", told]
-        if spec.ci and context.environ.get(_KEY) and not context.environ.get(_HOME):
+        if has_fresh_home(context.environ, ci=spec.ci):
             return _at_home(argv, context, {**_settings(context), **_WITH_A_KEY})
-        users = Path(context.environ.get(_HOME) or context.environ.get("HOME", "/"))
+        users = Path(context.environ.get(HOME) or context.environ.get("HOME", "/"))
         settings = None if _is_roots(context.agent_dir) else _users_settings(users)
         if settings is not None and context.hook_argv:
             return _at_home(argv, context, _with_hooks(settings, context), _links(users))
@@ -90,6 +91,11 @@ class Gemini(NamedTuple):
         """Say whether `gemini` is missing."""
         hint = "install it with: npm install -g @google/gemini-cli"
         return missing_program(_PROGRAM, environ, workdir, hint=hint)
+
+
+def has_fresh_home(environ: Mapping[str, str], *, ci: bool) -> bool:
+    """Return whether nothing in its home is its user's: with `--ci` and a key, but where they chose one."""
+    return ci and bool(environ.get(KEY)) and not environ.get(HOME)
 
 
 def _settings(context: Context) -> dict[str, object]:
@@ -119,7 +125,7 @@ def _at_home(
     argv: list[str], context: Context, settings: Mapping[str, object], links: Sequence[Link] = ()
 ) -> Launch:
     file = File(_USERS, json.dumps(settings, indent=2).encode())
-    return Launch(tuple(argv), {_HOME: str(context.home)}, home=(file, *links))
+    return Launch(tuple(argv), {HOME: str(context.home)}, home=(file, *links))
 
 
 def _is_roots(directory: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from delegate_job.agents.base import Wanted
+from delegate_job.agents.claude_code import HOME, KEY, has_fresh_home
 from delegate_job.agents.probes import (
     Echo,
     Finding,
@@ -22,7 +23,6 @@ from delegate_job.agents.probes import (
     value_at,
 )
 
-_KEY = "ANTHROPIC_API_KEY"
 _TOKENS = (
     "ANTHROPIC_AUTH_TOKEN",
     "CLAUDE_CODE_OAUTH_TOKEN",
@@ -36,11 +36,11 @@ _START_ONCE = "start `claude` once in the work dir and answer what it asks"
 
 
 def _look(environ: Mapping[str, str], workdir: str, wanted: Wanted) -> Iterator[Finding]:
-    home, named = home_of(environ), environ.get("CLAUDE_CONFIG_DIR")
-    if wanted.ci and not named:
+    if has_fresh_home(environ, ci=wanted.ci):
         # What there is of a login was looked for before (`problem`).
-        yield from in_ci(is_set(environ, _KEY, *_TOKENS) or "a key")
+        yield from in_ci(is_set(environ, KEY, *_TOKENS) or "a key")
         return
+    home, named = home_of(environ), environ.get(HOME)
     known = read_json(Path(named or home) / ".claude.json")
     if known.get("hasCompletedOnboarding") is not True:
         text = "not done yet: its dialogs wait in the session, and without a network it ends"
@@ -52,10 +52,10 @@ def _look(environ: Mapping[str, str], workdir: str, wanted: Wanted) -> Iterator[
 def _login(environ: Mapping[str, str], known: dict[str, Any], directory: Path) -> Finding:
     if token := is_set(environ, *_TOKENS):
         return Finding("login", Status.OK, f"{token} is set")
-    if is_set(environ, _KEY) and not _was_refused(environ[_KEY], known):
-        if environ[_KEY][-_KNOWN_PART:] in _answers(known, "approved"):
-            return Finding("login", Status.OK, f"{_KEY} is set, and approved")
-        text = f"{_KEY} is set and not approved yet: a dialog will wait in the session"
+    if is_set(environ, KEY) and not _was_refused(environ[KEY], known):
+        if environ[KEY][-_KNOWN_PART:] in _answers(known, "approved"):
+            return Finding("login", Status.OK, f"{KEY} is set, and approved")
+        text = f"{KEY} is set and not approved yet: a dialog will wait in the session"
         return Finding("login", Status.WARNING, text, _START_ONCE)
     credentials = directory / ".credentials.json"
     ways = {
@@ -66,7 +66,7 @@ def _login(environ: Mapping[str, str], known: dict[str, Any], directory: Path) -
     }
     if way := next((way for way, found in ways.items() if found), None):
         return Finding("login", Status.OK, way)
-    return Finding("login", Status.WARNING, "none seen", f"start `claude` and log in, or set {_KEY}")
+    return Finding("login", Status.WARNING, "none seen", f"start `claude` and log in, or set {KEY}")
 
 
 def _was_refused(key: str, known: dict[str, Any]) -> bool:
@@ -92,7 +92,7 @@ def _trust(environ: Mapping[str, str], known: dict[str, Any], workdir: str) -> F
 
 def _apart(home: Path) -> Mapping[str, str]:
     quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_TELEMETRY": "1"}
-    return {"CLAUDE_CONFIG_DIR": str(home), "DISABLE_AUTOUPDATER": "1", **quiet}
+    return {HOME: str(home), "DISABLE_AUTOUPDATER": "1", **quiet}
 
 
 def _echo(trial: Trial) -> Echo:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from delegate_job.agents.base import Wanted
-from delegate_job.agents.codex import distrusts
+from delegate_job.agents.codex import HOME, KEY, distrusts, has_fresh_home
 from delegate_job.agents.probes import (
     HOOKS,
     WORKDIR_LIMIT,
@@ -28,10 +28,10 @@ from delegate_job.agents.probes import (
 
 
 def _look(environ: Mapping[str, str], workdir: str, wanted: Wanted) -> Iterator[Finding]:
-    if wanted.ci and is_set(environ, "OPENAI_API_KEY") and not is_set(environ, "CODEX_HOME"):
-        yield from in_ci("OPENAI_API_KEY")
+    if has_fresh_home(environ, ci=wanted.ci):
+        yield from in_ci(KEY)
         return
-    home = Path(environ.get("CODEX_HOME") or home_of(environ) / ".codex")
+    home = Path(environ.get(HOME) or home_of(environ) / ".codex")
     config = read_toml(home / "config.toml")
     yield _login(environ, home, config)
     if distrusts(environ, workdir):
@@ -59,7 +59,7 @@ def _login(environ: Mapping[str, str], home: Path, config: dict[str, Any]) -> Fi
 
 
 def _apart(home: Path) -> Mapping[str, str]:
-    return {"CODEX_HOME": str(home)}
+    return {HOME: str(home)}
 
 
 def _echo(trial: Trial) -> Echo:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from delegate_job.agents.base import File, Launch, Wanted
-from delegate_job.agents.gemini import is_ours
+from delegate_job.agents.gemini import HOME, KEY, has_fresh_home, is_ours
 from delegate_job.agents.probes import (
     HOOKS,
     LIMIT,
@@ -26,15 +26,15 @@ from delegate_job.agents.probes import (
     value_at,
 )
 
-_KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS")
+_KEYS = (KEY, "GOOGLE_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS")
 _SKIPPED = "Skipping system defaults file"
 
 
 def _look(environ: Mapping[str, str], workdir: str, wanted: Wanted) -> Iterator[Finding]:
-    if wanted.ci and is_set(environ, "GEMINI_API_KEY") and not is_set(environ, "GEMINI_CLI_HOME"):
-        yield from in_ci("GEMINI_API_KEY")
+    if has_fresh_home(environ, ci=wanted.ci):
+        yield from in_ci(KEY)
         return
-    home = Path(environ.get("GEMINI_CLI_HOME") or home_of(environ)) / ".gemini"
+    home = Path(environ.get(HOME) or home_of(environ)) / ".gemini"
     yield _login(environ, home)
     yield Finding("trust", Status.OK, "given to the work dir for each launch alone")
     for path, limit in (
@@ -61,7 +61,7 @@ def _login(environ: Mapping[str, str], home: Path) -> Finding:
 
 
 def _apart(home: Path) -> Mapping[str, str]:
-    return {"GEMINI_CLI_HOME": str(home)}
+    return {HOME: str(home)}
 
 
 def _echo(trial: Trial) -> Echo:
@@ -76,7 +76,7 @@ def _echo(trial: Trial) -> Echo:
     # Not the home of the launch, which has links to what is the user's.
     env = {
         **_apart(trial.home / "apart"),
-        "GEMINI_API_KEY": "none",
+        KEY: "none",
         "GOOGLE_GEMINI_BASE_URL": trial.nowhere,
         "GOOGLE_GENAI_USE_VERTEXAI": None,
         "GOOGLE_GENAI_USE_GCA": None,
