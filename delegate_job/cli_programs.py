@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from delegate_job.cli_options import Argument, AsJson, Option, RegistryDir
-from delegate_job.errors import MissingExtraError, UsageError
+from delegate_job.errors import UsageError, from_extra
 
 
 class SkillAction(StrEnum):
@@ -54,12 +54,9 @@ def mcp(registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
             "mcp speaks with a program, not with a person",
             hint="make it known to your agent: claude mcp add delegate-job -- delegate-job mcp",
         )
-    try:
+    packages = ("mcp", "mcp_types", "pydantic", "anyio")
+    with from_extra("mcp", *packages, needs="the MCP server needs the package mcp"):
         from delegate_job import commands_mcp
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"mcp", "mcp_types", "pydantic", "anyio"}:
-            raise
-        raise MissingExtraError("the MCP server needs the package mcp", "mcp") from None
     return commands_mcp.serve(registry_dir)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from delegate_job import following, starter
 from delegate_job.commands import open_registry
 from delegate_job.document import job_document
-from delegate_job.errors import NotStartedError
+from delegate_job.errors import from_extra
 from delegate_job.exit_codes import ExitCode
 from delegate_job.output import agent_name, printable
 from delegate_job.registry import Registry
@@ -39,15 +39,9 @@ def has_full_screen() -> bool:
 
 
 def _full_screen(registry: Registry, job_id: str | None) -> int:
-    try:
+    lines = "see lines with `delegate-job watch --plain`"
+    with from_extra("tui", "textual", needs="the full screen of watch needs Textual", instead=lines):
         from delegate_job import watch_app
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "textual":
-            raise
-        raise NotStartedError(
-            "the full screen of watch needs Textual, which is not installed",
-            hint="pip install 'delegate-job[tui]', or see lines with `delegate-job watch --plain`",
-        ) from None
     return watch_app.run(registry, job_id)
 
 

@@ -33,8 +33,11 @@ class NotStartedError(DelegateJobError):
 class MissingExtraError(NotStartedError):
     """What was asked for needs packages that a plain installation does not bring."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what}, which is not installed", hint=f"pip install 'delegate-job[{extra}]'")
+    def __init__(self, needs: str, extra: str, instead: str = "") -> None:
+        other = f", or {instead}" if instead else ""
+        super().__init__(
+            f"{needs}, which is not installed", hint=f"pip install 'delegate-job[{extra}]'{other}"
+        )
 
 
 class RegistryError(DelegateJobError):
@@ -53,6 +56,20 @@ class UnknownJobError(RegistryError):
         if beginning == "@last":
             return cls("there is no job yet", hint="`delegate-job submit --prompt …` makes one")
         return cls(f"no job {beginning!r}", hint="`delegate-job list` shows all jobs")
+
+
+@contextlib.contextmanager
+def from_extra(extra: str, *packages: str, needs: str, instead: str = "") -> Iterator[None]:
+    """Have an import of packages that an extra brings end with MissingExtraError where one is missing.
+
+    `needs` says what needs which; `instead`, what else can be done.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in packages:
+            raise
+        raise MissingExtraError(needs, extra, instead) from None
 
 
 @contextlib.contextmanager

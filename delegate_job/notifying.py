@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from delegate_job.errors import MissingExtraError
+from delegate_job.errors import from_extra
 from delegate_job.settings_notify import Notify
 
 DESKTOP_TIMEOUT = 5.0
@@ -65,12 +65,8 @@ def services(notify: Notify) -> list[tuple[str, Any]]:
         return []
     # It tells of what goes wrong, with the URL; as does an error of a library below it.
     logging.disable(logging.CRITICAL)
-    try:
+    with from_extra("notify", "apprise", needs="to notify by URL needs the package apprise"):
         from apprise import Apprise
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "apprise":
-            raise
-        raise MissingExtraError("to notify by URL needs the package apprise", "notify") from None
     return [(f"urls[{number}]", Apprise.instantiate(url)) for number, url in enumerate(notify.urls)]
 
 
