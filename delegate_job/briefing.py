@@ -17,7 +17,7 @@ from delegate_job.environment import read_limits, scrub
 from delegate_job.hook_proof import KEY, new_key
 from delegate_job.job import JobSpec
 from delegate_job.launcher import write_launch_file
-from delegate_job.paths import JobPaths, RegistryPaths
+from delegate_job.paths import JobPaths, RegistryPaths, write_new
 
 PROMPT = "prompt.md"
 INSTRUCTIONS = "instructions.md"
@@ -132,11 +132,11 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
     if briefing.launch.files or briefing.hook_files:
         paths.agent.mkdir(mode=0o700, exist_ok=True)
     if briefing.hook_files:
-        _write_new(paths.agent / ASK, to_bytes(briefing.reminder), 0o600)
+        write_new(paths.agent / ASK, to_bytes(briefing.reminder))
         if not (paths.agent / KEY).exists():
-            _write_new(paths.agent / KEY, new_key(), 0o600)
+            write_new(paths.agent / KEY, new_key())
     for file in briefing.launch.files:
-        _write_new(paths.agent / file.name, file.content, file.mode)
+        write_new(paths.agent / file.name, file.content, file.mode)
     for entry in briefing.launch.home:
         path = paths.home / entry.name
         _make_directories(path.parent, paths.home.parent)
@@ -145,7 +145,7 @@ def write(briefing: Briefing, spec: JobSpec, paths: JobPaths, *, prompt: bytes) 
             if not os.path.lexists(path):
                 path.symlink_to(entry.target)
         else:
-            _write_new(path, entry.content, entry.mode)
+            write_new(path, entry.content, entry.mode)
     if briefing.in_tmux:
         write_launch_file(
             paths,
@@ -160,9 +160,3 @@ def _make_directories(path: Path, under: Path) -> None:
     if path != under:
         _make_directories(path.parent, under)
         path.mkdir(mode=0o700, exist_ok=True)
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
-        file.write(content)

@@ -11,6 +11,7 @@ from delegate_job.commands import open_registry, to_stdout
 from delegate_job.errors import DelegateJobError, UsageError
 from delegate_job.exit_codes import ExitCode
 from delegate_job.output import print_json
+from delegate_job.paths import write_new
 from delegate_job.registry import Registry
 from delegate_job.rows import storable
 
@@ -62,8 +63,7 @@ def _write(path: str, data: bytes) -> None:
         if _is_device(path):
             Path(path).write_bytes(data)
             return
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
+        write_new(Path(partial), data)
         os.replace(partial, path)  # noqa: PTH105 - a text of any bytes
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from delegate_job import runner
-from delegate_job.paths import JobPaths
+from delegate_job.paths import JobPaths, write_new
 
 
 def _names(*lines: str) -> frozenset[str]:
@@ -77,9 +77,7 @@ def _umask() -> int:
 def write_environ(path: Path, environ: Mapping[str, str]) -> None:
     """Keep the environment of a submit (secrets!) and its limits until its job is done. OSError."""
     content = json.dumps({"environ": dict(environ), "limits": limits()}).encode()
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
+    write_new(path, content)
 
 
 def is_readable(path: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from delegate_job import locks, processes, runner
 from delegate_job.agent_tree import KILL_WAIT, TERM_WAIT
 from delegate_job.errors import NotStartedError
-from delegate_job.paths import JobPaths
+from delegate_job.paths import JobPaths, write_new
 from delegate_job.processes import Process
 from delegate_job.retry import retry_until
 from delegate_job.tmux import Tmux, TmuxError
@@ -68,10 +68,7 @@ def write_launch_file(
         "limits": dict(limits),
     }
     partial = paths.launch.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        json.dump(fields, file)
+    write_new(partial, json.dumps(fields).encode("ascii"))
     # No fsync: after a power cut no agent is left that could be started with it.
     partial.replace(paths.launch)
 

@@ -33,6 +33,13 @@ def write_private(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def write_new(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a new file of this mode in place of any that is there; a link is replaced. OSError."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+        file.write(content)
+
+
 def user_directory(kind: str) -> Path | None:
     """Return platformdirs' directory of a kind: `state`, `config`, `data`; None without a home."""
     import platformdirs

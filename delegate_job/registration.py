@@ -8,7 +8,6 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from delegate_job import journal, locks
@@ -18,7 +17,7 @@ from delegate_job.errors import DelegateJobError, NotStartedError, RegistryError
 from delegate_job.events import Kind, Source
 from delegate_job.job import Job, JobSpec, Worktree
 from delegate_job.mqtt import Address, Connection, write_connection
-from delegate_job.paths import JobPaths, RegistryPaths
+from delegate_job.paths import JobPaths, RegistryPaths, write_new
 from delegate_job.registry import Registry
 from delegate_job.rows import Row, spec_text
 from delegate_job.submission import Planned
@@ -75,8 +74,8 @@ def _make(
     undo.callback(os.close, lock)
     spec = _with_log_dir(planned.spec, paths)
     undo.callback(_remove_empty, spec.log_dir)
-    _write_private(paths.prompt, planned.prompt)
-    _write_private(paths.spec, spec_text(spec).encode())
+    write_new(paths.prompt, planned.prompt)
+    write_new(paths.spec, spec_text(spec).encode())
     if spec.worktree is not None:
         _make_worktree(spec.worktree, undo)
     write_environ(paths.environ, planned.environ)
@@ -123,11 +122,6 @@ def _with_log_dir(spec: JobSpec, paths: JobPaths) -> JobSpec:
     if not fallback.create():
         raise NotStartedError(f"the log directory {spec.log_dir} cannot be made, nor {fallback.path}")
     return spec._replace(log_dir=fallback.path)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
 
 
 def _write_connection(spec: JobSpec, registry: RegistryPaths, address: Address | None) -> None:
