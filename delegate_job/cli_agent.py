@@ -34,7 +34,7 @@ def send(
 
 
 def approve(job_id: LiveJobId, registry_dir: RegistryDir = None, as_json: AsJson = False) -> int:
-    """Grant what the agent asks leave for, without a key in its session.
+    """Grant what the agent asks leave for, from another terminal.
 
     Example: delegate-job approve @last
     """
