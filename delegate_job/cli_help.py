@@ -1,4 +1,4 @@
-"""What `--help` shows, made from the declarations in `cli_options` so that it fits a terminal of 80x24.
+"""What `--help` shows, made from what commands declare (`cli_options`) so that it fits a terminal of 80x24.
 
 Not what the words do, and no parsing: typer says when help is asked for.
 """

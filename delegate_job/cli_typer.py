@@ -1,6 +1,6 @@
 """The command line as typer sees it: help, mistakes, completion, and every line that is not plain.
 
-Made from the declarations in `cli`; what a command does is not here.
+Made from the declarations in the modules `cli_*`; what a command does is not here.
 """
 
 import os

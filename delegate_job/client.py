@@ -151,7 +151,7 @@ def late_reports(registry: Registry, row: Row) -> Iterator[Event]:
 
 
 def log_entries(registry: Registry, job_id: str, *, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield what happened to a job, as JSON objects; last the reports that came after the end."""
+    """Yield what owners have recorded of a job, as JSON objects; `late_reports` has what none has read."""
     for recorded in registry.events(job_id, after=after):
         yield event_document(recorded.event, sequence=recorded.sequence, applied=recorded.applied)
 

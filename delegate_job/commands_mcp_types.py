@@ -23,7 +23,9 @@ def _said(description: str) -> Any:
 
 
 Prompt = Annotated[str, _said("The whole task: the agent sees nothing of this conversation.")]
-AgentName = Annotated[str, _said("claude-code, codex, gemini, opencode, human, command, or a program.")]
+AgentName = Annotated[
+    str, _said("claude-code, codex, gemini, opencode, aider, human, command, or a program.")
+]
 CommandLine = Annotated[str, _said("With agent command: the program and its arguments.")]
 WorkDir = Annotated[str, _said("Where it works; else in the server's directory.")]
 Worktree = Annotated[

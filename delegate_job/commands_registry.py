@@ -1,6 +1,6 @@
 """The commands for the registry as a whole and for the broker: `prune`, `supervise`, `broker`.
 
-Options are declared in `cli`; how these things are done is `pruning`'s, `background`'s and `wire`'s.
+Options are declared in `cli_registry`; how these things are done is `pruning`'s, `background`'s and `wire`'s.
 """
 
 import json

@@ -15,7 +15,7 @@ from delegate_job.rows import Row, storable
 
 
 def job_document(row: Row, paths: RegistryPaths) -> dict[str, Any]:
-    """Return the job as the JSON object of docs/cli.md; what is not known yet is None."""
+    """Return the job as the JSON object of docs/schemas/job.schema.json; what is not known yet is None."""
     job, spec = row.job, row.job.spec
     document = {
         "id": job.id,

@@ -9,7 +9,12 @@ from delegate_job.job import Outcome
 
 
 class ExitCode(IntEnum):
-    """What a `delegate-job` process can end with."""
+    """What a `delegate-job` process can end with.
+
+    These are of `submit`, `wait` and `retry`. Other commands end with 0, or with 2, 7 or 70 for an error;
+    `notify --test` also with 1, when something was not sent; `verify` with the script's own code, or 124
+    when that ran out of time.
+    """
 
     ACCEPTED = 0
     """The agent completed, and the check passed where one was given."""

@@ -1,6 +1,6 @@
 """`submit` in the foreground: plan, register, own the job until it is settled, and say how it ended.
 
-Not the options (`cli`) and not the loop (`supervisor`).
+Not the options (`cli_submit`) and not the loop (`supervisor`).
 """
 
 import os

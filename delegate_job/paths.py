@@ -186,7 +186,10 @@ class JobPaths(NamedTuple):
 
     @property
     def home(self) -> Path:
-        """The agent's private home with `--ci`; may hold secrets, removed when job and agent have ended."""
+        """The agent's private home, where it has one: with `--ci`, and for gemini's hooks.
+
+        It may hold secrets, and is removed when job and agent have ended.
+        """
         return self.root / "home"
 
     @property

@@ -54,7 +54,7 @@ class Stay(NamedTuple):
 
 
 class Report(NamedTuple):
-    """One job, as it was at `made_at` (RFC 3339). `job` and `events` are the objects of docs/protocol.md."""
+    """One job, as it was at `made_at` (RFC 3339). `job` and `events` are the objects of docs/schemas."""
 
     job: dict[str, Any]
     made_at: str

@@ -1,5 +1,6 @@
 // Follow a job: print its state whenever it changes, and end with its exit code. node follow.mjs ID [PASSWORD]
 // Needs `npm install` here. PASSWORD is for an external broker: `status --connection` does not tell it.
+// Of a job that is done already it ends with 2, and with 75 when the connection is lost before the end.
 import { spawnSync } from "node:child_process";
 import mqtt from "mqtt";
 
