@@ -12,6 +12,7 @@ from typing import NamedTuple
 from delegate_job import doctor_agent, doctor_machine, doctor_scratch
 from delegate_job.agents.probes import Finding, Status
 from delegate_job.doctor_scratch import Scratch
+from delegate_job.environment import scrub
 from delegate_job.errors import DelegateJobError, one_line
 from delegate_job.paths import RegistryPaths, default_registry
 from delegate_job.settings import Settings, registry_dir, resolve
@@ -48,10 +49,11 @@ def examine(asked: Asked) -> Iterator[Finding]:
             return
         if (broker := settings.broker) is not None:
             yield from _tried("broker", lambda: [doctor_machine.external_broker(broker, scratch)])
+        environ = scrub(asked.environ)  # As submit looks: a home of the job around is nobody's own.
         if asked.agent is None:
-            yield from doctor_agent.all_known(settings, asked.workdir, asked.environ)
+            yield from doctor_agent.all_known(settings, asked.workdir, environ)
         else:
-            yield from doctor_agent.examine(settings, asked.workdir, asked.environ, scratch)
+            yield from doctor_agent.examine(settings, asked.workdir, environ, scratch)
 
 
 def is_well(findings: list[Finding]) -> bool:

@@ -320,6 +320,22 @@ def test_claude_credentials(place: Place) -> None:
     assert SECRET not in str(found)
 
 
+def test_inside_a_job_it_looks_at_the_users_own_home(place: Place) -> None:
+    """A home of the job around is nobody's own: a submit from in there would not use it either."""
+    program(place, "claude", "#!/bin/sh\necho 2.1.330")
+    own = place.home / ".claude"
+    own.mkdir()
+    (own / ".credentials.json").write_text(json.dumps({"claudeAiOauth": {"accessToken": SECRET}}))
+    around = place.registry / "jobs/abcdefghjk"
+    env = {
+        "ANTHROPIC_API_KEY": None,
+        "DELEGATE_JOB_CONNECTION": str(around / "connection.json"),
+        "CLAUDE_CONFIG_DIR": str(around / "home"),
+    }
+    found = findings(place.run("doctor", "claude-code", "--json", env=env))
+    assert found["login"]["text"] == "credentials in ~/.claude/.credentials.json"
+
+
 @pytest.mark.parametrize(
     ("agent", "key"),
     [(claude_code, "ANTHROPIC_API_KEY"), (codex, "OPENAI_API_KEY"), (gemini, "GEMINI_API_KEY")],
