@@ -105,7 +105,9 @@ def test_a_subscriber_hears_the_end_before_the_embedded_broker_leaves(place: Pla
 def test_mosquitto_sub_hears_the_end_before_the_embedded_broker_leaves(place: Place) -> None:
     """A follower that is not ours is told the final state too."""
     name = begin(place, f"{REPORT} started\n{UNTIL_GO}\n{REPORT} completed")
-    place.await_state(name, "running")
+    with Follower(observer(place, name)) as seen:
+        seen.subscribe(mqtt.state_topic(name))
+        seen.await_fields("state", state="running")
     follower = start_mosquitto_sub(place, observer(place, name), mqtt.state_topic(name), 100)
     # It has subscribed once it has printed what was kept.
     assert follower.stdout is not None
