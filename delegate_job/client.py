@@ -63,7 +63,8 @@ def wait(
                 return reached
         left = math.inf if end is None else end - time.monotonic()
         if left <= 0:
-            raise WaitTimedOutError(f"not done after {timeout:g} s; the job goes on")
+            goes = "job goes" if len(job_ids) == 1 else "jobs go"
+            raise WaitTimedOutError(f"not done after {timeout:g} s; the {goes} on")
         ownerless.look([row for row in rows if not row.job.done])
         look(rows)
         await_change(registry, version, timeout=min(left, 1.0))

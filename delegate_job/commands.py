@@ -23,6 +23,8 @@ from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.settings import registry_dir as settled_registry_dir
 
+NO_JOBS = "no jobs; `delegate-job submit --prompt …` makes one"
+NO_MATCH = "no such jobs; `delegate-job list` shows all"
 CANCEL_TIMEOUT = 20.0
 """Seconds in which an owner must have ended a job that it is asked to cancel."""
 
@@ -98,7 +100,7 @@ def list_jobs(
         if as_json:
             print_json_array(documents)
         elif not print_jobs(documents):
-            print("no jobs; `delegate-job submit --prompt …` makes one", file=sys.stderr)
+            print(NO_MATCH if state or agent or workdir else NO_JOBS, file=sys.stderr)
     return ExitCode.ACCEPTED
 
 
@@ -184,7 +186,7 @@ def _to_stderr(chunk: bytes) -> None:
 
 def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:  # noqa: RET503 - execvp never returns
     """Become the tmux client of a job's session."""
-    from delegate_job.tmux import Tmux
+    from delegate_job.tmux import INSTALL, Tmux
 
     with open_registry(registry_dir) as registry:
         row = registry.find(job)
@@ -193,6 +195,8 @@ def attach(job: str, registry_dir: str | None, *, as_json: bool) -> int:  # noqa
         raise UsageError(
             f"job {row.job.id} has no session", hint="a person's job has none; others get one when they start"
         )
+    if problem := Tmux.missing():
+        raise NotStartedError(problem, hint=INSTALL)
     tmux = Tmux(socket=socket)
     if tmux.has_session(session) is False:
         raise NotStartedError(

@@ -10,7 +10,7 @@ from typing import Any
 from delegate_job import doctor
 from delegate_job.agents.probes import Finding, Status
 from delegate_job.exit_codes import ExitCode
-from delegate_job.output import has_colours, print_json, printable
+from delegate_job.output import beside, has_colours, print_json, printable
 from delegate_job.submission import checked_workdir
 
 _COLOURS = {Status.OK: 32, Status.WARNING: 33, Status.MISSING: 31}
@@ -66,6 +66,8 @@ def _show(finding: Finding) -> None:
     status = f"{finding.status:<{_STATUS}}"
     if has_colours(sys.stdout):
         status = f"\x1b[{_COLOURS[finding.status]}m{status}\x1b[0m"
-    print(f"{status}  {finding.what:<{_WHAT}}  {printable(finding.text)}", flush=True)
+    label = _STATUS + 2 + max(_WHAT, len(finding.what)) + 2
+    print(f"{status}  {finding.what:<{_WHAT}}  {beside(label, printable(finding.text))}", flush=True)
     if finding.hint:
-        print(f"{'':<{_STATUS}}  {'':<{_WHAT}}  hint: {printable(finding.hint)}", flush=True)
+        left = _STATUS + 2 + _WHAT + 2
+        print(f"{'':<{left}}{beside(left, f'hint: {printable(finding.hint)}')}", flush=True)

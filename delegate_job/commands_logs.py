@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from delegate_job import client, locks, starter
-from delegate_job.commands import open_registry, to_stdout
+from delegate_job.commands import NO_JOBS, open_registry, to_stdout
 from delegate_job.document import event_document
 from delegate_job.exit_codes import ExitCode
 from delegate_job.output import event_line, harmless, print_json_array
@@ -22,9 +22,12 @@ def list_logs(registry_dir: str | None, *, as_json: bool) -> int:
         found = ((row.job.id, row.job.spec.log_dir) for row in registry.rows())
         if as_json:
             print_json_array({"id": job_id, "log_dir": storable(log_dir)} for job_id, log_dir in found)
-        else:
-            for job_id, log_dir in found:
-                print(job_id, log_dir)
+            return ExitCode.ACCEPTED
+        job_id = None
+        for job_id, log_dir in found:
+            print(job_id, log_dir)
+        if job_id is None:
+            print(NO_JOBS, file=sys.stderr)
     return ExitCode.ACCEPTED
 
 
@@ -78,6 +81,8 @@ def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool, as_json:
     elif kind == "pane":
         _show_text(client.follow_file(paths.pane_log, done), {} if as_json else None)
     else:
+        if not row.job.attempt:
+            print("no check has run", file=sys.stderr)
         for attempt in range(1, row.job.attempt + 1):
             pieces = client.follow_file(paths.validation_log(attempt), done)
             _show_text(pieces, {"attempt": attempt} if as_json else None)

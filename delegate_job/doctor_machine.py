@@ -22,7 +22,7 @@ from delegate_job.errors import DelegateJobError, NotStartedError, one_line
 from delegate_job.owner_link import OwnerLink
 from delegate_job.paths import RegistryPaths
 from delegate_job.retry import retry_until
-from delegate_job.tmux import FILE_LIMIT, Tmux, TmuxError
+from delegate_job.tmux import FILE_LIMIT, INSTALL, Tmux, TmuxError
 
 ECHO_TIMEOUT = 10.0
 """Seconds in which a session's output, or a message by MQTT, must come back."""
@@ -38,7 +38,6 @@ NETWORK = frozenset(
     }
 )
 """Types of file systems (mount(8)) on which a lock may mean nothing to another machine, or to anybody."""
-_INSTALL_TMUX = "install tmux 3.0 or newer with your package manager (apt, dnf, apk, brew install tmux)"
 _WORD = "delegate-job doctor"
 
 
@@ -148,11 +147,11 @@ def open_files() -> Finding:
 def tmux(paths: RegistryPaths, scratch: Scratch) -> Finding:
     """Open a session on a server of ours, see what it prints, and end both."""
     if Tmux.missing():
-        return Finding("tmux", Status.MISSING, "not on PATH", _INSTALL_TMUX, needed=True)
+        return Finding("tmux", Status.MISSING, "not on PATH", INSTALL, needed=True)
     version = _tmux_version(scratch)
     major = re.match(r"\D*(\d+)", version)
     if major and int(major[1]) < OLDEST_TMUX:
-        return Finding("tmux", Status.MISSING, f"{version} is too old", _INSTALL_TMUX, needed=True)
+        return Finding("tmux", Status.MISSING, f"{version} is too old", INSTALL, needed=True)
     try:
         _see_session(scratch)
     except TmuxError as error:

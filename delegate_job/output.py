@@ -212,7 +212,21 @@ def _validation_line(event: Event) -> str:
 def print_job(document: dict[str, Any]) -> None:
     """Show one job to a person: a name and a value a line, without what is not known."""
     for name, value in _shown(document):
-        print(f"{name:<13} {printable(str(value))}")
+        print(f"{name:<13} {beside(14, printable(str(value)))}")
+
+
+def beside(columns: int, text: str) -> str:
+    """Return a text that stands beside a label of so many columns, on a terminal in lines that fit there.
+
+    A word is never parted: a path can be copied whole.
+    """
+    if not sys.stdout.isatty():
+        return text
+    import textwrap
+
+    width = max(shutil.get_terminal_size().columns - columns, 20)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * columns}".join(lines)
 
 
 def _shown(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from delegate_job.paths import RegistryPaths, absolute
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.settings import Settings
-from delegate_job.tmux import Tmux
+from delegate_job.tmux import INSTALL, Tmux
 
 _ID_LETTERS = "abcdefghjkmnpqrstvwxyz0123456789"
 """Thirty-two, so that a random byte picks each one equally often."""
@@ -191,7 +191,7 @@ def _check_agent(agent: Agent, environ: Mapping[str, str], workdir: str, wanted:
             f"agent {agent.name}: {text}", hint=hint or f"`delegate-job doctor {agent.name}` looks closer"
         )
     if agent.in_tmux and (problem := Tmux.missing()):
-        raise NotStartedError(problem, hint="install tmux 3.0 or newer with your package manager")
+        raise NotStartedError(problem, hint=INSTALL)
 
 
 def _log_parent(workdir: str, environ: Mapping[str, str]) -> str:

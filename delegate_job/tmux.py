@@ -34,6 +34,8 @@ _LEAVING = re.compile(r"|.*server exited.*|.*lost server.*|no server running on 
 _LEAVING_TIMEOUT = 1.0
 _NO_SERVER = ("no server running on", "error connecting to")
 Answer = TypeVar("Answer")
+INSTALL = "install tmux 3.0 or newer with your package manager (apt, dnf, apk, brew install tmux)"
+"""What to do where it is missing or too old."""
 _limit_lock = threading.Lock()
 
 

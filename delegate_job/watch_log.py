@@ -100,7 +100,8 @@ class LogScreen(Screen[None]):
     def _show(self, number: int, lines: list[str]) -> None:
         if number == self._shown:
             # Log drops lines that are empty.
-            self._text.clear().write_lines([line or " " for line in lines] or ["(nothing yet)"])
+            shown = [line or " " for line in lines] if any(lines) else ["(nothing yet)"]
+            self._text.clear().write_lines(shown)
 
 
 def _whole_screen(row: "Row | None") -> list[str] | None:

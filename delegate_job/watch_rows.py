@@ -1,4 +1,4 @@
-"""What the full screen of `watch` says of a job, in plain text: its order, its cells, their widths, filters.
+"""What `watch` says of a job, in plain text; of the full screen its order, cells, their widths, filters.
 
 Nothing here draws, and all text is printable.
 """

@@ -118,6 +118,35 @@ def test_nothing_to_show_is_no_error(place: Place, command: str, said: str) -> N
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", said)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("list", "--agent", "nobody"), "no such jobs; `delegate-job list` shows all\n"),
+        (("logs", "--list"), "no jobs; `delegate-job submit --prompt …` makes one\n"),
+    ],
+    ids=("list", "logs"),
+)
+def test_nothing_fits(place: Place, words: tuple[str, ...], said: str) -> None:
+    """A list that is empty says why: nothing fits what was asked for, or there is nothing."""
+    shown = place.run(*words)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", said)
+
+
+def test_the_output_of_no_check(place: Place) -> None:
+    """`logs --validation` of a job that was never checked says so, and is no error."""
+    name = job_id(place.submit(DONE).stdout)
+    shown = place.run("logs", name, "--validation")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", "no check has run\n")
+
+
+def test_attach_without_tmux(place: Place) -> None:
+    """Attach says that tmux is missing; it is no fault of ours."""
+    name = job_id(place.submit(DONE).stdout)
+    error, hint = told(place, 7, "attach", name, env=programs(place, "bash"))
+    assert error == "tmux is not on PATH"
+    assert "install tmux" in hint
+
+
 def test_the_session_of_another_job(place: Place) -> None:
     """A second submit with the same session says that it is taken, and how it is seen and removed."""
     words = ("--agent-session", "tmux:mine")

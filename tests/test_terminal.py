@@ -96,6 +96,18 @@ def press_ctrl_c_twice(terminal: Terminal) -> str:
     return terminal.shows("code=130")
 
 
+def test_status_fits_the_terminal(place: Place) -> None:
+    """A long text stands beside its name, in lines that part no word; in a file it is one line."""
+    detail = " ".join(f"word{number}" for number in range(40))
+    assert place.submit(f"{REPORT} completed --detail '{detail}'").returncode == 0
+    terminal = Terminal(place, columns=60)
+    terminal.start("status", "@last")
+    shown = terminal.shows("code=0")
+    assert f"detail {detail} agent" in " ".join(shown.split())
+    assert [line for line in shown.splitlines() if line.startswith("word")] == []
+    assert f"detail        {detail}\n" in place.run("status", "@last").stdout
+
+
 def test_ctrl_c_hands_over(place: Place) -> None:
     """Ctrl-C once: 130, the job goes on without us, and what is said to get back to it gets back to it."""
     terminal = Terminal(place)

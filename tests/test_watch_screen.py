@@ -238,6 +238,21 @@ def test_the_logs(place: Place) -> None:
     ends(terminal, "q", 0)
 
 
+def test_a_log_with_nothing_in_it(place: Place) -> None:
+    """It says so; an empty screen might be one that is still being read."""
+    submit = ("submit", "--agent", "human", "--prompt", "Call them.", "--detach")
+    assert place.run(*submit).returncode == 0
+    terminal = watch(place, "@last")
+    terminal.press("l")
+    terminal.shows("spawned")
+    terminal.press("3")
+    terminal.shows("no check has run")
+    terminal.press("2")
+    terminal.shows("(nothing yet)")
+    ends(terminal, "q", 0)
+    assert place.run("cancel", "@last").returncode == 0
+
+
 def test_the_filter(place: Place) -> None:
     """It narrows while it is typed, no letter of it is a command, and Esc ends it."""
     begin(place, ASKS, "waiting")
