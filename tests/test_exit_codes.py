@@ -293,6 +293,9 @@ def test_124_wait_timed_out(place: Place) -> None:
     as_json = place.run("wait", name, "--timeout", "0.2", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["state"]) == (124, "running")
     assert (submit.poll(), place.job(name)["state"]) == (None, "running")
+    assert place.submit(ENDLESS, "--detach").returncode == 0
+    both = place.run("wait", "--timeout", "0.2")
+    assert (both.returncode, "the jobs go on" in both.stderr) == (124, True)
 
 
 @pytest.mark.parametrize(
