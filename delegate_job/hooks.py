@@ -151,6 +151,10 @@ class Hook:
     def _turn_ends(self, heard: Heard) -> str:
         """Report the end of a turn for what it is; return what the agent is to be asked, empty: nothing."""
         state, turn = self._state, self._state.turn()
+        if turn.state == OVER:
+            return (
+                ""  # Told already, as an error or by a person who interrupted it: nobody is asked after that.
+            )
         if heard.busy:
             turn.state = BACKGROUND
             state.keep_turn(turn)

@@ -179,6 +179,17 @@ def test_an_interrupted_turn_ends_too(job: Hooked) -> None:
     assert job.events()[-1].data["reason"] == "interrupted"
 
 
+@pytest.mark.parametrize("name", ["MessageAbortedError", "APIError"])
+def test_who_was_interrupted_is_not_asked(tmp_path: Path, name: str) -> None:
+    """After an end by a person or an error opencode 1.18.33 is idle twice; nobody is asked for a report."""
+    job = Hooked(tmp_path, "opencode")
+    job.run("chat.message", {"session_id": "s", "prompt": "Make it so."})
+    job.run("session.error", {"name": name, "message": "no"})
+    told = job.kinds()
+    assert [job.run("session.idle", {"last": ""}) for _ in range(2)] == ["", ""]
+    assert job.kinds() == told
+
+
 def test_without_a_place_to_remember_nobody_is_asked_for_ever(job: Hooked) -> None:
     """When it cannot be noted that the agent was asked, it is not asked."""
     (job.agent_dir / "turn").mkdir()

@@ -31,7 +31,6 @@ const run = (event, payload, timeout = LIMIT) =>
 export const DelegateJob = async ({ client }) => {
   let main // the session that a person sees; others are of subagents
   let last // what the model said last in it
-  let stopped = false // by a person or an error: the idleness that follows is no end of a turn to ask about
   let queue = Promise.resolve("")
 
   const tell = (event, payload) => {
@@ -67,14 +66,10 @@ export const DelegateJob = async ({ client }) => {
     },
     "session.error": ({ sessionID, error }) => {
       if (sessionID && main && sessionID !== main) return
-      stopped = true
       tell("session.error", { name: cut(error?.name), message: cut(error?.data?.message) })
     },
     "session.idle": ({ sessionID }) => {
       if (sessionID !== main) return
-      const was = stopped
-      stopped = false
-      if (was) return
       tell("session.idle", { last }).then((text) => ask(sessionID, text))
       last = undefined
     },
@@ -100,7 +95,6 @@ export const DelegateJob = async ({ client }) => {
     "chat.message": async (input, output) => {
       if (main && input?.sessionID !== main) return
       main ??= input?.sessionID
-      stopped = false
       const text = output?.parts?.find((part) => part?.type === "text")?.text
       tell("chat.message", { session_id: main, prompt: cut(text) })
     },

@@ -45,8 +45,8 @@ class Rig:
     asks: Turn = ASKS
     dialog: str = ""
     """What its dialog shows."""
-    stop: tuple[str, ...] = ("Escape",)
-    """The keys that interrupt a turn."""
+    stops_at: str = ""
+    """What it shows after one Escape when it takes a second to interrupt a turn."""
     yes: str = "Enter"
     """The key that grants what is asked for; Escape refuses."""
     under: Path = SHORT_TEMP
@@ -132,6 +132,14 @@ class RealAgent:
             with contextlib.suppress(AssertionError):
                 wait_until(lambda: text not in self.screen(job), 3, f"the end of {text}")
                 return
+
+    def interrupt(self, job: str) -> None:
+        """Interrupt the agent's turn, which is on the screen, as a person who is attached does."""
+        self.press(job, "Escape")
+        if again := self.rig.stops_at:
+            # Two at once are another key, to it: Alt and Escape.
+            wait_until(lambda: again in self.screen(job), DEADLINE, f"{again} on the screen")
+            self.press(job, "Escape")
 
     def press(self, job: str, *keys: str) -> None:
         """Press keys in the job's session, as a person who is attached does."""
@@ -282,6 +290,6 @@ OPENCODE = Rig(
     ("--permission-mode", "all"),
     asking=("--permission-mode", "ask"),
     dialog="Permission required",
-    stop=("Escape", "Escape"),
+    stops_at="esc again to interrupt",
 )
 RIGS = (CLAUDE, CODEX, GEMINI, OPENCODE)

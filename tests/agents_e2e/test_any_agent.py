@@ -16,9 +16,12 @@ pytestmark = pytest.mark.timeout(240)
 REPORTS = (Turn(report="completed"), Turn("Done."))
 
 
+NEVER = "Never to be said."
+
+
 def held() -> Turn:
     """Return a turn that does not come before the test is over."""
-    return Turn("Done.", hold=threading.Event())
+    return Turn(NEVER, hold=threading.Event())
 
 
 def await_question(agent: RealAgent) -> None:
@@ -100,9 +103,13 @@ def test_esc_does_not_end_the_job(agent: RealAgent) -> None:
     job = agent.start()
     await_question(agent)
     wait_until(lambda: "esc" in agent.screen(job).lower(), DEADLINE, "a turn on the screen")
-    agent.press(job, *agent.rig.stop)
+    agent.interrupt(job)
+    if agent.rig.stops_at:
+        assert agent.await_kind(job, "permission_required")["detail"] == "interrupted"
     agent.place.run("send", job, "Go on.")
     assert agent.wait(job) == 0
+    assert not [asked for asked in agent.model.asked if NEVER in asked.text]
+    assert not [event for event in agent.events(job) if "asked for it" in (event["detail"] or "")]
 
 
 def test_killed(agent: RealAgent) -> None:

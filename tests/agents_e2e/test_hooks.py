@@ -150,7 +150,7 @@ def test_esc_fails_the_job(agent: RealAgent) -> None:
     job = agent.start()
     wait_until(lambda: agent.model.asked, DEADLINE, "a question to the model")
     wait_until(lambda: "esc to cancel" in agent.screen(job), DEADLINE, "a turn on the screen")
-    agent.press(job, *agent.rig.stop)
+    agent.interrupt(job)
     assert agent.wait(job) == 1
 
 
