@@ -229,6 +229,9 @@ class Submit:
             self._summarize(job.id)
         if self._as_json:
             print_json(job_document(self._registry.row(job.id), self._registry.paths))
+        if job.outcome is Outcome.REJECTED:
+            validation = own_command(self._registry.paths, "logs", job.id, "--validation")
+            self._output.hint(f"what the check said: {validation}")
         self._output.finished(job)
         return _exit_code(job, signum)
 

@@ -176,6 +176,12 @@ class SubmitOutput:
         with contextlib.suppress(OSError):
             print(f"job {job.id} goes on in the background; back to it: {wait}", file=sys.stderr, flush=True)
 
+    def hint(self, text: str) -> None:
+        """Say what a person may want to do next."""
+        self._clear()
+        with contextlib.suppress(OSError):
+            print(f"hint: {text}", file=sys.stderr, flush=True)
+
     def finished(self, job: Job) -> None:
         """Show how the job ended; the last line is the audit directory."""
         self._job = None

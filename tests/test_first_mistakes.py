@@ -1,5 +1,6 @@
 """What somebody meets who uses it for the first time: each mistake gets one line, and a hint that helps."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,14 @@ def test_no_repository_for_a_worktree(place: Place) -> None:
 def test_a_word_that_is_wrong_or_missing(place: Place, words: list[str], wanted: str) -> None:
     """A slip of the pen is answered with the word that was meant, or what is missing."""
     assert wanted in " ".join(told(place, 2, *words))
+
+
+def test_who_is_rejected_is_told_where_the_check_has_spoken(place: Place) -> None:
+    """The command of the hint shows it, as it stands."""
+    check = place.script("check", "echo two is not three; exit 1")
+    done = place.submit('"$DJ" publish --event completed', "--validate", check)
+    assert done.returncode == 3
+    begins = "hint: what the check said: "
+    assert done.stderr.startswith(begins)
+    shown = place.run(*shlex.split(done.stderr.removeprefix(begins))[1:])
+    assert (shown.returncode, shown.stdout) == (0, "two is not three\n")
