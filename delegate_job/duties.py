@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 AnyDuty = TypeVar("AnyDuty", bound=Duty)
 
+SPAWN_TICK = 0.01
+"""Seconds between two looks for the runner's word that the agent runs: a broker waits for it."""
 START_TICK = 0.05
 """Seconds between two steps while the agent is being started or told, when something is sure to come."""
 
@@ -94,6 +96,8 @@ class Duties:
 
     def next_step_in(self) -> float:
         """Return the seconds until the job wants a step even if nothing is heard."""
+        if self._job.state is JobState.LAUNCHING and self._session.is_started:
+            return SPAWN_TICK
         if self._job.owed not in {Action.LAUNCH, Action.TELL} or not self._session.answers:
             return self._startup.next_look_in()
         if self._busy or self._job.owed is Action.LAUNCH:
@@ -170,8 +174,8 @@ class Duties:
 
     @property
     def is_agent_starting(self) -> bool:
-        """Whether an agent that tells of its start has not done so."""
-        return self._startup.is_awaited
+        """Whether the runner has yet to tell that the agent runs, or the agent that it has started."""
+        return self._job.state is JobState.LAUNCHING or self._startup.is_awaited
 
     # -- looking
 

@@ -3,6 +3,7 @@
 Not the loop that feeds it (`supervisor`), and not how a thing is done (`duties`).
 """
 
+import math
 import os
 import threading
 import time
@@ -160,10 +161,13 @@ class OwnedJob:
         """Return the seconds until this job wants a step even if nothing is heard."""
         if self._unfinished:
             return 0.0
-        if not self.hears_all and self.job.state is not JobState.REGISTERED:
-            return _HOLD_TICK
+        holds = not self.hears_all and self.job.state is not JobState.REGISTERED
         limit = self.job.spec.idle_timeout or STALLED_AFTER
-        return min(self.duties.next_step_in(), self._clocks.due_in(limit) + _LATER)
+        return min(
+            _HOLD_TICK if holds else math.inf,
+            self.duties.next_step_in(),
+            self._clocks.due_in(limit) + _LATER,
+        )
 
     def is_due(self, now: float, among: int) -> bool:
         """Return whether a step is worth its while; a few microseconds, for the many jobs that are quiet.
