@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from delegate_job.agents import agent_named, agent_of
+from delegate_job.agents import agent_named, agent_of, known_better
 from delegate_job.agents.base import Agent, Wanted
 from delegate_job.agents.instructions import prompt_text
 from delegate_job.audit import DEFAULT_PARENT
@@ -206,6 +206,8 @@ def warnings_for(spec: JobSpec, paths: RegistryPaths) -> list[str]:
     root, workdir = os.path.realpath(paths.root), os.path.realpath(spec.workdir)
     if os.path.commonpath((root, workdir)) == workdir:
         warnings.append("the registry lies inside the work dir, where the agent can change it")
+    if not spec.command and (known := known_better(spec.agent)):
+        warnings.append(f"{spec.agent} is run as any program is; --agent {known} also hears what it does")
     if spec.worktree is not None:
         from delegate_job import worktree
 

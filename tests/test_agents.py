@@ -121,6 +121,9 @@ def test_near_names_are_offered() -> None:
         agent_named("claud-code")
     assert raised.value.hint == "did you mean claude-code?"
     with pytest.raises(NotStartedError) as raised:
+        agent_named("cladue")
+    assert raised.value.hint == "did you mean claude-code?"
+    with pytest.raises(NotStartedError) as raised:
         agent_named("revewer", configured={"reviewer": ("x",)})
     assert raised.value.hint == "did you mean reviewer?"
 

@@ -203,3 +203,16 @@ def test_who_is_rejected_is_told_where_the_check_has_spoken(place: Place) -> Non
     assert done.stderr.startswith(begins)
     shown = place.run(*shlex.split(done.stderr.removeprefix(begins))[1:])
     assert (shown.returncode, shown.stdout) == (0, "two is not three\n")
+
+
+def test_a_program_that_is_known_better_as_an_agent(place: Place) -> None:
+    """`--agent claude` runs the program, and says which agent it is."""
+    program = place.agent('"$DJ" publish --event completed')
+    bin_ = place.root / "bin"
+    bin_.mkdir()
+    program.rename(bin_ / "claude")
+    words = ("submit", "--agent", "claude", "--prompt", "x", "--close")
+    done = place.run(*words, env={"PATH": f"{bin_}:{place.environ['PATH']}"})
+    assert done.returncode == 0
+    warning = "warning: claude is run as any program is; --agent claude-code also hears what it does\n"
+    assert done.stderr == warning

@@ -62,12 +62,22 @@ SKILL_DIRS: Mapping[str, SkillDir] = MappingProxyType(
 COMMAND = "command"
 """The agent that is an argv template: `--agent command --command '…'`."""
 
+PROGRAMS: Mapping[str, str] = MappingProxyType({"claude": "claude-code"})
+"""Programs of agents of ours that have another name than their agent."""
+
 _NO_AGENTS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def is_built_in(name: str) -> bool:
     """Return whether `name` is an agent of ours, which no configuration may redefine."""
     return name in BUILT_IN or name == COMMAND
+
+
+def known_better(name: str) -> str | None:
+    """Return the agent of ours whose program `name` is, given as any program is; None for another one."""
+    program = name.rpartition("/")[2]
+    agent = PROGRAMS.get(program, program)
+    return agent if agent in BUILT_IN and name not in BUILT_IN else None
 
 
 def agent_named(
@@ -140,7 +150,7 @@ def _hint(name: str, configured: Mapping[str, tuple[str, ...]]) -> str:
     import difflib
 
     known = sorted({*BUILT_IN, COMMAND, *configured})
-    near = difflib.get_close_matches(name, known, n=3)
+    near = difflib.get_close_matches(name, [*known, *PROGRAMS], n=3)
     if near:
-        return f"did you mean {' or '.join(near)}?"
+        return f"did you mean {' or '.join(dict.fromkeys(PROGRAMS.get(each, each) for each in near))}?"
     return f"agents are {', '.join(known)}, and any executable program on PATH"
