@@ -11,6 +11,7 @@ from delegate_job import client, locks, starter
 from delegate_job.commands import NO_JOBS, open_registry, to_stdout
 from delegate_job.document import event_document
 from delegate_job.exit_codes import ExitCode
+from delegate_job.job import JobState
 from delegate_job.output import event_line, harmless, print_json_array
 from delegate_job.registry import Registry
 from delegate_job.rows import Row, storable
@@ -81,11 +82,30 @@ def _show_log(registry: Registry, row: Row, *, kind: str, follow: bool, as_json:
     elif kind == "pane":
         _show_text(client.follow_file(paths.pane_log, done), {} if as_json else None)
     else:
-        if not row.job.attempt:
-            print("no check has run", file=sys.stderr)
-        for attempt in range(1, row.job.attempt + 1):
-            pieces = client.follow_file(paths.validation_log(attempt), done)
-            _show_text(pieces, {"attempt": attempt} if as_json else None)
+        _show_validations(registry, row.job.id, follow=follow, as_json=as_json)
+
+
+def _show_validations(registry: Registry, job_id: str, *, follow: bool, as_json: bool) -> None:
+    """Show what each check has said; with `follow` as it says it, until the job is done."""
+    paths, shown = registry.paths.job(job_id), 0
+
+    def has_ended() -> bool:
+        job = registry.row(job_id).job
+        return not follow or job.attempt > shown or job.state is not JobState.CHECKING
+
+    while True:
+        version, job = registry.data_version(), registry.row(job_id).job
+        if shown < job.attempt:
+            shown += 1
+            pieces = client.follow_file(paths.validation_log(shown), has_ended)
+            _show_text(pieces, {"attempt": shown} if as_json else None)
+        elif job.done or not follow:
+            break
+        else:
+            starter.ensure_running_for_ownerless(registry, os.environ)
+            client.await_change(registry, version, timeout=1.0)
+    if not shown:
+        print("no check has run", file=sys.stderr)
 
 
 def _show_reports(lines: Iterator[bytes], *, as_json: bool) -> None:

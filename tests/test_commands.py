@@ -314,6 +314,23 @@ def test_logs_follow_ends_with_the_job(place: Place) -> None:
     assert (events.returncode, pane.returncode, submit.wait(20)) == (0, 0, 0)
 
 
+def test_logs_of_checks_are_followed_from_one_to_the_next(place: Place) -> None:
+    """--validation --follow may come before the first check, and shows each as it speaks."""
+    check = place.script("check", 'echo "check $JOB_ATTEMPT"; [ "$JOB_ATTEMPT" = 2 ]')
+    words = ("--agent", "human", "--prompt", "x", "--validate", check, "--attempts", "2")
+    submit = place.start("submit", *words)
+    name = running(place)
+    following = place.start("logs", name, "--validation", "--follow")
+    assert following.stdout is not None
+    for number in (1, 2):
+        assert place.run("publish", "--job", name, "--event", "completed").returncode == 0
+        assert following.stdout.readline() == f"check {number}\n"
+        # A claim counts again when the rejection was told.
+        wait_until(lambda: place.job(name)["last_event"] in {"told", "check_passed"}, what="the verdict")
+    assert submit.wait(20) == 0
+    assert (*following.communicate(timeout=20), following.returncode) == ("", "", 0)
+
+
 def test_logs_list(place: Place) -> None:
     """The audit directory of each job, newest first; not where one job is named."""
     first, second = finished(place), finished(place)
