@@ -7,14 +7,13 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from delegate_job.events import Event, Kind
 from delegate_job.job import Job, JobState, Outcome
-from delegate_job.table import Cell, print_table
+from delegate_job.table import Cell, print_table, terminal_columns
 from delegate_job.times import ago, in_one_unit, local_time, seconds_since
 
 STATE_COLOURS = {
@@ -154,7 +153,7 @@ class SubmitOutput:
         if self._live is None or self._job is None:
             return
         text = live_line(self._job)
-        columns = shutil.get_terminal_size().columns
+        columns = terminal_columns()
         shown = text[: columns - 1]
         if self._colours:
             shown = f"\x1b[{_ANSI[colour_of(self._job.state, self._job.outcome)]}m{shown}\x1b[0m"
@@ -230,7 +229,7 @@ def beside(columns: int, text: str) -> str:
         return text
     import textwrap
 
-    width = max(shutil.get_terminal_size().columns - columns, 20)
+    width = max(terminal_columns() - columns, 20)
     lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
     return f"\n{' ' * columns}".join(lines)
 

@@ -40,6 +40,17 @@ def write_new(path: Path, content: bytes, mode: int = 0o600) -> None:
         file.write(content)
 
 
+def is_executable(path: str) -> bool:
+    """Return whether there is a file that this user may execute."""
+    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113 - pathlib drops a leading "./"
+
+
+def on_path(program: str, path: str) -> str | None:
+    """Return where a PATH has a program, as `shutil.which` finds it, whose import costs a start 1.6 ms."""
+    places = (os.path.join(directory or os.curdir, program) for directory in path.split(os.pathsep))  # noqa: PTH118 - as above
+    return next(filter(is_executable, places), None) if program and path else None
+
+
 def user_directory(kind: str) -> Path | None:
     """Return platformdirs' directory of a kind: `state`, `config`, `data`; None without a home."""
     import platformdirs

@@ -1,6 +1,5 @@
 """A table of one line a row, as wide as the terminal and no wider. Not what stands in it."""
 
-import shutil
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import IO, NamedTuple
@@ -18,6 +17,13 @@ class Cell(NamedTuple):
 
     text: str
     colour: int | None = None
+
+
+def terminal_columns() -> int:
+    """Return how wide the terminal is; COLUMNS, or 80, where there is none."""
+    import shutil  # which costs a start 1.6 ms, and only a terminal needs it
+
+    return shutil.get_terminal_size().columns
 
 
 def width_of(text: str) -> int:
@@ -64,7 +70,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Cell]], stream: I
     widths = [max(width_of(row[column].text) for row in measured) for column in range(len(header))]
     terminal = stream.isatty()
     if terminal:
-        _fit(widths, shutil.get_terminal_size().columns - len(_GAP) * (len(widths) - 1))
+        _fit(widths, terminal_columns() - len(_GAP) * (len(widths) - 1))
     count = -1
     for row in chain(measured, remaining):
         cells = (_cell(cell, width, cut=terminal) for cell, width in zip(row, widths, strict=True))

@@ -9,7 +9,6 @@ import os
 import re
 import resource
 import shlex
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from delegate_job.errors import NotStartedError
+from delegate_job.paths import on_path
 from delegate_job.retry import retry_until
 from delegate_job.tmux_call import Done, server
 
@@ -79,7 +79,8 @@ class Tmux:
     @staticmethod
     def missing() -> str | None:
         """Return a sentence when tmux is not on PATH, else None; an old one is refused when it starts."""
-        return "tmux is not on PATH" if shutil.which("tmux") is None else None
+        found = on_path("tmux", os.environ.get("PATH", os.defpath))
+        return "tmux is not on PATH" if found is None else None
 
     def start_session(
         self, name: str, argv: Sequence[str], *, pane_log: Path, size: tuple[int, int] = (200, 50)

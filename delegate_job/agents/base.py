@@ -4,13 +4,13 @@ Agents describe; nothing here starts a process or writes a file. Who launches do
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from delegate_job.job import JobSpec
+from delegate_job.paths import is_executable, on_path
 
 PERMISSION_MODES = ("ask", "edits", "auto", "all")
 """From "a person is asked for each thing" to "nobody is asked at all"; each agent maps them to its own."""
@@ -136,8 +136,8 @@ def find_program(program: str, environ: Mapping[str, str], workdir: str) -> str 
         return None
     if os.sep in program:
         path = os.path.join(workdir, program)  # noqa: PTH118 - keeps bytes that pathlib would normalise
-        return path if os.path.isfile(path) and os.access(path, os.X_OK) else None  # noqa: PTH113 - as above
-    return shutil.which(program, path=environ.get("PATH", os.defpath))
+        return path if is_executable(path) else None
+    return on_path(program, environ.get("PATH", os.defpath))
 
 
 def missing_program(program: str, environ: Mapping[str, str], workdir: str, *, hint: str = "") -> str | None:
