@@ -5,6 +5,7 @@ loop itself is `supervisor`.
 """
 
 import contextlib
+import faulthandler
 import json
 import os
 import queue
@@ -261,8 +262,13 @@ def _now() -> str:
 
 
 def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> None:
-    """Be the registry's supervisor; RegistryError when it has one."""
+    """Be the registry's supervisor; RegistryError when it has one.
+
+    SIGABRT, like a crash, writes to its log what each of its threads was doing.
+    """
     keep_small()
+    with contextlib.suppress(ValueError, OSError):  # without a stderr there is no place for it
+        faulthandler.enable()
     with Registry(paths) as registry:
         lock = locks.acquire(paths.supervisor_lock, wait=1.0)
         _close_gate(paths)

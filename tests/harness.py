@@ -48,6 +48,19 @@ def without(place: "Place", *names: str) -> dict[str, str]:
     return {"PATH": str(kept)}
 
 
+def _end_by_force(left: list[Process], root: Path) -> str:
+    """End processes; return what a supervisor among them was doing, as its log has it when it is aborted."""
+    if not left:
+        return ""
+    for signum in (signal.SIGABRT, signal.SIGKILL):
+        for straggler in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(straggler.pid, signum)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not processes_of(root), 2)
+    return "\n".join(log.read_text(errors="replace")[-8000:] for log in root.rglob("supervisor.log"))
+
+
 def wait_until(probe: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
     """Return the first true answer of `probe`; fail after `timeout` seconds. The one place that sleeps."""
     deadline = time.monotonic() + timeout
@@ -301,13 +314,11 @@ class Place:
         for server in self.tmux_sockets():
             _tmux(server, "kill-server")
         left = self._left()
-        for straggler in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(straggler.pid, signal.SIGKILL)
+        doing = _end_by_force(left, self.root)
         temporary = [path.name for path in (self.root / "tmp").iterdir()]
         alive = [str(server) for server in self.tmux_sockets() if _answers(server)]
         _remove(self.root)
-        assert not left, f"processes were left behind: {left}"
+        assert not left, f"processes were left behind: {left}\n{doing}"
         assert not alive, f"tmux servers were left behind: {alive}"
         assert not temporary, f"temporary files were left behind: {temporary}"
 
