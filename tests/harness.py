@@ -52,12 +52,13 @@ def _end_by_force(left: list[Process], root: Path) -> str:
     """End processes; return what a supervisor among them was doing, as its log has it when it is aborted."""
     if not left:
         return ""
-    for signum in (signal.SIGABRT, signal.SIGKILL):
-        for straggler in left:
+    hung = [process for process in left if " supervise " in process.command]
+    for signum, processes in ((signal.SIGABRT, hung), (signal.SIGKILL, left)):
+        for straggler in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(straggler.pid, signum)
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not processes_of(root), 2)
+            wait_until(lambda: not processes_of(root), 2 if processes else 0)
     return "\n".join(log.read_text(errors="replace")[-8000:] for log in root.rglob("supervisor.log"))
 
 
