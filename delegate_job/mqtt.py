@@ -248,6 +248,8 @@ def connect(
         raise TimeoutError
     if unix_socket is not None:
         client = _client(address, transport="unix")
+        # paho 2.2 leaves the socket of a refused connection open, which Python warns of when it collects it.
+        client._create_unix_socket_connection = lambda: _connect_unix(unix_socket)  # type: ignore[method-assign]  # noqa: SLF001
         prepare(client)
         with contextlib.suppress(OSError):
             client.connect(unix_socket, keepalive=KEEPALIVE)
@@ -260,6 +262,16 @@ def connect(
     prepare(client)
     client.connect(address.host, address.port, keepalive=KEEPALIVE)
     return client
+
+
+def _connect_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _send_at_once(sock: Any) -> None:

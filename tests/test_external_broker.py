@@ -181,7 +181,8 @@ def test_a_broker_that_takes_nothing_is_exit_7(
 def test_a_broker_that_goes_away_is_one_warning(place: Place, mosquitto: Mosquitto) -> None:
     """A broker killed in mid-job is said once; the job goes on by file and ends as it should."""
     agent = f"{REPORT} started\n{UNTIL_GO}\n{REPORT} progress > said\n{REPORT} completed >> said"
-    running, _ = begin(place, agent, "--broker", mosquitto.url)
+    running, name = begin(place, agent, "--broker", mosquitto.url)
+    await_its_owner(mosquitto, name)
     kill(mosquitto)
     # The owner tries to come back: at first it is refused, then somebody hangs up on it.
     away_since = time.monotonic()
@@ -193,6 +194,13 @@ def test_a_broker_that_goes_away_is_one_warning(place: Place, mosquitto: Mosquit
     assert warned.splitlines() == ["warning: no broker: connection lost"]
     assert "accepted" in said
     assert printed(place.work / "said", 2) == ["recorded, not sent (connection refused)"] * 2
+
+
+def await_its_owner(mosquitto: Mosquitto, name: str) -> None:
+    """Return when the broker has heard of the job's owner, who may come to it after the first report."""
+    with Follower(parse_url(mosquitto.url)) as follower:
+        follower.subscribe(mqtt.owner_topic(name))
+        follower.await_fields("owner", owner="present")
 
 
 def kill(mosquitto: Mosquitto) -> None:
@@ -213,6 +221,7 @@ def await_attempts_to_come_back(port: int) -> None:
 def test_a_broker_that_comes_back_is_told_again(place: Place, mosquitto: Mosquitto) -> None:
     """A broker that has forgotten everything gets the state and the owner again, from who remembers."""
     running, name = begin(place, f"{ENDLESS}", "--broker", mosquitto.url)
+    await_its_owner(mosquitto, name)
     kill(mosquitto)
     assert not list(mosquitto.directory.glob("*.db"))
     mosquitto.start()
@@ -250,7 +259,8 @@ def test_a_signal_ends_the_wait_for_a_broker(
 def test_a_broker_that_stands_still_ends_no_job(place: Place, mosquitto: Mosquitto) -> None:
     """A broker that takes connections and answers nothing delays a report by its bound, and no more."""
     agent = f"{REPORT} started\n{UNTIL_GO}\n{REPORT} completed > said"
-    running, _ = begin(place, agent, "--broker", mosquitto.url)
+    running, name = begin(place, agent, "--broker", mosquitto.url)
+    await_its_owner(mosquitto, name)
     assert mosquitto.process is not None
     mosquitto.process.send_signal(signal.SIGSTOP)
     try:

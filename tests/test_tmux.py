@@ -349,12 +349,17 @@ def test_respawn_replaces_the_program_and_goes_on_with_the_log(tmux: Tmux, log: 
 
 
 def test_the_log_is_capped_and_the_program_goes_on(
-    tmux: Tmux, log: Path, monkeypatch: pytest.MonkeyPatch
+    tmux: Tmux, log: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that never stops talking fills the file to its limit and no further."""
     monkeypatch.setattr(tmux_module, "PANE_LOG_LIMIT", 256 * 1024)
     server = run(tmux, "job-1", "seq 100000; echo done; exec sleep 60", log)
     wait_until(lambda: "done" in (server.capture("job-1") or ""), 30)
+    wait_until(lambda: log.stat().st_size >= 256 * 1024, what="a full log")
+    # What copies the output ends with the session, when it has read everything.
+    assert any("tee" in process.command for process in place.processes())
+    server.kill_session("job-1")
+    wait_until(lambda: not place.processes(), what="the end of the copy")
     assert log.stat().st_size == 256 * 1024
     assert not list(log.parent.glob("*core*"))
 
