@@ -69,7 +69,7 @@ def broker(port: int, *, observer: bool) -> int:
     import signal
     import threading
 
-    from delegate_job.wire import StandaloneBroker
+    from delegate_job.standalone_broker import StandaloneBroker
 
     stop = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -199,7 +199,7 @@ def _see_session(scratch: Scratch) -> None:
 
 def embedded_broker(scratch: Scratch) -> Finding:
     """Start the embedded broker and send a report through it."""
-    from delegate_job.wire import StandaloneBroker
+    from delegate_job.standalone_broker import StandaloneBroker
     from delegate_job_broker import BrokerError
 
     try:

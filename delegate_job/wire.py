@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from delegate_job import mqtt
 from delegate_job.errors import NotStartedError
@@ -23,12 +23,11 @@ from delegate_job.paths import RegistryPaths
 from delegate_job.rows import Row
 
 OWNER_USER = "owner"
-START_TIMEOUT = 10.0
-"""Seconds in which the embedded broker must serve, counted from its start."""
 STOP_TIMEOUT = 1.0
 CHECK_TIMEOUT = 10.0
-_LOOK_UP_EVERY = 0.1
 """Seconds in which an external broker must take the first message of a job."""
+_LOOK_UP_EVERY = 0.1
+"""Seconds between two looks at what may end that wait."""
 KEPT_FINISHED = 200
 """Finished jobs whose last state the embedded broker keeps for late readers."""
 FLUSH_TIMEOUT = 1.0
@@ -329,28 +328,3 @@ class ExternalWire(Wire):
             epoch = self._jobs[job_id]
             if said["owner"] == "gone" and int(said["epoch"]) < epoch:
                 self._announce(mqtt.owner_topic(job_id), owner_message(present=True, epoch=epoch))
-
-
-class StandaloneBroker:
-    """The embedded broker without a job: `delegate-job broker`."""
-
-    def __init__(self, port: int, *, observer: bool) -> None:
-        from delegate_job_broker import BrokerThread
-
-        self._wire = EmbeddedWire(port=port)
-        self._observer = self._wire.observe() if observer else None
-        self._thread = BrokerThread(self._wire.sockets, self._wire.access)
-
-    def __enter__(self) -> Self:
-        self._thread.start(timeout=START_TIMEOUT)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.stop(STOP_TIMEOUT)
-
-    def urls(self) -> dict[str, str]:
-        """Return the owner's URL and, if asked for, one that only reads."""
-        urls = {"url": self._wire.owner.url(with_password=True)}
-        if self._observer is not None:
-            urls["observer_url"] = self._observer.url(with_password=True)
-        return urls
