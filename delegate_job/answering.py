@@ -53,9 +53,7 @@ def approve(registry: Registry, row: Row) -> str:
     """Grant what the agent asks leave for; return what that was. UsageError where it cannot be done so."""
     dialog = _dialog(registry, row)
     if dialog.questions:
-        raise UsageError(
-            f"job {row.job.id} asks a question: {dialog.what}", hint=f"delegate-job answer {row.job.id} TEXT"
-        )
+        raise UsageError(f"job {row.job.id} asks a question: {dialog.what}", hint=_way(row, dialog))
     if dialog.by_key:
         return _grant(registry, row, dialog)
     return _answer(registry, row, dialog, Kind.APPROVED)
@@ -82,10 +80,7 @@ def answer(registry: Registry, row: Row, text: str) -> str | None:
         return None
     dialog = dialog or _dialog(registry, row)
     if not dialog.questions:
-        raise UsageError(
-            f"job {row.job.id} asks for leave: {dialog.what}",
-            hint=f"delegate-job approve {row.job.id}, or deny it",
-        )
+        raise UsageError(f"job {row.job.id} asks for leave: {dialog.what}", hint=_way(row, dialog))
     answers = _answers(dialog, text)
     return _answer(registry, row, dialog, Kind.ANSWERED, text=text, data={"answers": answers})
 
@@ -185,10 +180,15 @@ def _dialog(registry: Registry, row: Row) -> Dialog:
     if found is not None:
         return found
     job = row.job
+    if job.state is JobState.WAITING and _turn_is_over(registry, row):
+        raise UsageError(
+            f"job {job.id} asks for no leave: the agent has ended its turn and waits to be told what to do",
+            hint=f"delegate-job send {job.id} TEXT",
+        )
     if job.state is JobState.WAITING:
         raise UsageError(
             f"job {job.id} waits for a person, but not in a dialog that can be answered from here",
-            hint=f"answer it with `delegate-job attach {job.id}`",
+            hint=_way(row, None),
         )
     raise UsageError(f"job {job.id} asks for nothing: it is {job.outcome or job.state}")
 
@@ -204,6 +204,15 @@ def _find(registry: Registry, row: Row) -> Dialog | None:
         if dialog_of(row.job.spec) if dialog.by_key else _waits(dialog):
             return dialog
     return None
+
+
+def _way(row: Row, dialog: Dialog | None) -> str:
+    """Return the hint that names the command with which this is answered."""
+    if dialog is None:
+        return f"answer it with `delegate-job attach {row.job.id}`"
+    if dialog.questions:
+        return f"delegate-job answer {row.job.id} TEXT"
+    return f"delegate-job approve {row.job.id}, or deny it"
 
 
 def _questions(asked: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -234,14 +243,17 @@ def type_text(registry: Registry, row: Row, text: str) -> bool | None:
     if not text.strip():
         raise UsageError("there is nothing to send")
     if not spec.session or not row.tmux_socket or state not in {JobState.RUNNING, JobState.WAITING}:
-        raise UsageError(f"job {row.job.id} has no agent that listens: it is {row.job.outcome or state}")
+        raise UsageError(
+            f"job {row.job.id} has no agent that listens: it is {row.job.outcome or state}",
+            hint=f"`delegate-job retry {row.job.id}` gives its task to a new agent" if row.job.done else None,
+        )
     paths = registry.paths.job(row.job.id)
     hooks = HookState(str(paths.agent))
     asks = row.job.last_event == Kind.PERMISSION_REQUIRED and not _turn_is_over(registry, row)
     if (state is JobState.WAITING and asks) or list(hooks.dialogs()):
         raise UsageError(
             f"job {row.job.id} waits for an answer, and what is typed now would be taken for it",
-            hint=f"answer it with `delegate-job attach {row.job.id}`",
+            hint=_way(row, _find(registry, row)),
         )
     tmux = Tmux(socket=row.tmux_socket)
     before = hooks.turn().number

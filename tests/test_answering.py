@@ -1,6 +1,7 @@
 """Answers from other terminals, and signs of life: with a scripted Claude that runs the hooks it is given."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,32 @@ def test_what_cannot_be_answered_from_here_is_said(place: Place, command: tuple[
     refused = place.run(what, job, *rest)
     assert (refused.returncode, "attach" in refused.stderr) == (2, True), refused
     place.run("cancel", job)
+
+
+def test_a_refusal_names_the_command_that_helps(claude: Scripted) -> None:
+    """`send` into a dialog, `approve` without one when the turn is over, and `send` to a job that is done."""
+    ends = 'fire("Stop", background_tasks=[])\n' * 2 + "input()\n" + STARTS + "input()\n"
+    job = claude.start(f'{STARTS}fire("PermissionRequest", tool_input={{"command": "first"}})\n{ends}')
+    claude.await_kinds(job, "permission_required")
+    hints = [hint_of(claude.place.run("send", job, "Go on."))]
+    assert claude.place.run("approve", job).returncode == 0
+    claude.await_kinds(job, "turn_ended")
+    claude.place.await_state(job, "waiting")
+    hints += [hint_of(claude.place.run(*words, job)) for words in (["approve"], ["deny"])]
+    assert claude.place.run("answer", job, "Then go on.").returncode == 0
+    assert claude.place.run("cancel", job).returncode == 0
+    claude.place.await_state(job, "done")
+    hints += [hint_of(claude.place.run("send", job, "Go on."))]
+    send = f"delegate-job send {job} TEXT"
+    retry = f"`delegate-job retry {job}` gives its task to a new agent"
+    assert hints == [f"delegate-job approve {job}, or deny it", send, send, retry]
+
+
+def hint_of(refused: "subprocess.CompletedProcess[str]") -> str:
+    """Return the hint of a refusal, after a look that it is one."""
+    (error, hint) = refused.stderr.splitlines()
+    assert (refused.returncode, error.partition(": ")[0]) == (2, "error"), refused
+    return hint.removeprefix("hint: ")
 
 
 def test_a_silent_start_calls_a_person(claude: Scripted) -> None:
