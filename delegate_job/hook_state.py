@@ -24,18 +24,29 @@ _JOINTS = {ord("-"): None, ord("_"): None}
 
 
 class Turn:
-    """One turn of the agent: its number, how it stands, where `reports.jsonl` ended when it began."""
+    """One turn of the agent: its number, how it stands, where `reports.jsonl` ended when it began.
 
-    __slots__ = ("asked", "inode", "number", "offset", "state")
+    `asked`: for its report. `joined`: when its prompt came, if another turn was going on then, else empty.
+    """
+
+    __slots__ = ("asked", "inode", "joined", "number", "offset", "state")
 
     def __init__(
-        self, number: int = 0, state: str = OPEN, inode: int = 0, offset: int = 0, *, asked: bool = False
+        self,
+        number: int = 0,
+        state: str = OPEN,
+        inode: int = 0,
+        offset: int = 0,
+        *,
+        asked: bool = False,
+        joined: str = "",
     ) -> None:
         self.number = number
         self.state = state
         self.inode = inode
         self.offset = offset
         self.asked = asked
+        self.joined = joined
 
 
 class HookState:
@@ -49,15 +60,18 @@ class HookState:
     def turn(self) -> Turn:
         """Return the turn that was begun last; before the first one, a turn that has no number."""
         try:
-            number, state, inode, offset, asked = self._read("turn").split()
-            return Turn(int(number), state, int(inode), int(offset), asked=asked == "asked")
+            number, state, inode, offset, asked, *joined = self._read("turn").split()
+            return Turn(
+                int(number), state, int(inode), int(offset), asked=asked == "asked", joined="".join(joined)
+            )
         except (OSError, ValueError):
             return Turn()
 
     def keep_turn(self, turn: Turn) -> bool:
         """Write the turn down; return whether that was done."""
         asked = "asked" if turn.asked else "-"
-        return self._write("turn", f"{turn.number} {turn.state} {turn.inode} {turn.offset} {asked}")
+        words = f"{turn.number} {turn.state} {turn.inode} {turn.offset} {asked} {turn.joined}"
+        return self._write("turn", words)
 
     def end_turn(self) -> None:
         """The turn is over."""

@@ -9,7 +9,8 @@ The contract, for who writes a mapper (`agent_hooks`)
 - Exit code 0 and nothing on stdout, whatever fails, within `LIMIT` seconds; but for the two answers above.
 - A line of a hook has `hook` (the native event) and `proof` (`hook_proof`), by which the owner knows it.
 - At most one report a second is told of a hook that means mere `progress`, and none when the turn is over.
-- The end of a turn (`Heard.turn == "ends"`): something runs in the background: `progress`. A claim was made
+- The end of a turn (`Heard.turn == "ends"`): something runs in the background, or a prompt that came in the
+  middle is a turn of its own, which no hook tells (`is_queued` of the mapper): `progress`. A claim was made
   in this turn: `progress` ("turn ended": a rejection may be on its way). The agent has asked for a person:
   nothing, it waits as it said. Nothing was reported, and not asked yet: the hook prints `ask(reason)` of the
   mapper. Asked already, or the mapper cannot: `turn_ended`.
@@ -23,7 +24,7 @@ from delegate_job.agent_hooks import Answer, Heard
 from delegate_job.audit import AuditDir
 from delegate_job.bare import loads, signal
 from delegate_job.hook_proof import proof, read_key
-from delegate_job.hook_state import BACKGROUND, OPEN, OVER, HookState
+from delegate_job.hook_state import BACKGROUND, OPEN, OVER, HookState, Turn
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Hook:
         state = self._state
         turn = state.turn()
         if heard.turn == "begins":
+            turn.joined = journal_line.now() if turn.number and turn.state == OPEN else ""
             turn.number, turn.state, turn.asked = turn.number + 1, OPEN, False
             turn.inode, turn.offset = self._end_of_reports()
             state.keep_turn(turn)
@@ -160,6 +162,8 @@ class Hook:
             state.keep_turn(turn)
             self.report("progress", f"turn ended; still running: {heard.busy}", heard.data)
             return ""
+        if turn.joined and self._goes_on(heard, turn):
+            return ""
         said = self._said_since(turn.inode, turn.offset)
         if said or turn.asked or not (question := self._question()):
             state.end_turn()
@@ -175,6 +179,18 @@ class Hook:
             return ""
         self.report("progress", "turn ended without a report; asked for it", heard.data)
         return question
+
+    def _goes_on(self, heard: Heard, turn: Turn) -> bool:
+        """Return whether what ends is the turn before: the prompt that came in its middle is up next."""
+        from delegate_job.hook_queue import is_queued
+
+        if not is_queued(self._mapper, heard.queue, turn.joined):
+            return False
+        turn.joined, turn.asked = "", False
+        turn.inode, turn.offset = self._end_of_reports()
+        self._state.keep_turn(turn)
+        self.report("progress", "turn ended; the next begins with what was sent", heard.data)
+        return True
 
     def _question(self) -> str:
         if not hasattr(self._mapper, "ask"):

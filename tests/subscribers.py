@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from delegate_job.mqtt import Address, parse_url
 from harness import Place, in_ci
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds for what takes milliseconds on an idle machine."""
 
 

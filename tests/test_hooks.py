@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hooked
-from delegate_job import hook_proof, journal
+from delegate_job import hook_proof, hook_queue, journal
 from delegate_job.agent_hooks import Answer, claude_code
 from delegate_job.events import Event, Source
 from delegate_job.hook_state import HookState
@@ -141,6 +143,75 @@ def test_a_claim_of_the_turn_before_is_none_of_this(job: Hooked) -> None:
     job.run("Stop", stop())
     job.run("UserPromptSubmit", payload("UserPromptSubmit"))
     assert ASK in job.run("Stop", stop())
+
+
+def transcript(job: Hooked, *operations: str, at: datetime | None = None) -> str:
+    """Write a transcript with these operations on the queue, as claude-code 2.1.330 does; return its path."""
+    when = (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    entries = [{"type": "queue-operation", "operation": each, "timestamp": when} for each in operations]
+    lines = [json.dumps(entry) for entry in ({"type": "mode"}, *entries, {"type": "system"})]
+    path = job.job_dir / "transcript.jsonl"
+    path.write_text("\n".join([*lines, '{"type":"queue-operation", cut']))
+    return str(path)
+
+
+def joined_by_a_prompt(job: Hooked, claim: str = "") -> None:
+    """Begin a turn, and let a prompt come in its middle."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    if claim:
+        job.says(claim)
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+
+
+def test_a_prompt_that_waits_in_the_queue_is_a_turn_of_its_own(job: Hooked) -> None:
+    """The end of the turn in whose middle it came is no end; the next turn is asked about like any other."""
+    joined_by_a_prompt(job, "completed")
+    assert job.run("Stop", stop(transcript_path=transcript(job, "enqueue", "remove", "enqueue"))) == ""
+    assert job.events()[-1].detail == "turn ended; the next begins with what was sent"
+    assert ASK in job.run("Stop", stop(transcript_path=transcript(job, "enqueue", "dequeue")))
+    assert job.run("Stop", stop(stop_hook_active=True)) == ""
+    assert job.kinds()[-1] == "turn_ended"
+
+
+@pytest.mark.parametrize("operations", [["enqueue", "remove"], ["enqueue", "dequeue"], ["no such"], []])
+def test_a_prompt_that_went_into_the_turn_ends_with_it(job: Hooked, operations: list[str]) -> None:
+    """What the running turn has taken in, or nothing tells of, is asked about at once."""
+    joined_by_a_prompt(job, "completed")
+    assert ASK in job.run("Stop", stop(transcript_path=transcript(job, *operations)))
+
+
+def test_only_the_prompt_of_this_turn_is_looked_for(job: Hooked) -> None:
+    """What was queued before it, or in a turn that began alone, delays nobody."""
+    long_ago = datetime.now(UTC) - timedelta(seconds=60)
+    joined_by_a_prompt(job)
+    assert ASK in job.run("Stop", stop(transcript_path=transcript(job, "enqueue", at=long_ago)))
+    job.run("Stop", stop())
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    assert ASK in job.run("Stop", stop(transcript_path=transcript(job, "enqueue")))
+
+
+def test_a_queue_that_is_told_of_late_is_waited_for(job: Hooked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transcript is written a moment after the hook of the prompt has ended."""
+    monkeypatch.setattr(hook_queue, "TOLD_WITHIN", 30.0)
+    since = journal.new_event(JOB, "progress")["at"]
+    path = transcript(job)
+    writer = threading.Timer(0.1, lambda: transcript(job, "enqueue"))
+    writer.start()
+    assert hook_queue.is_queued(claude_code, path, since) is True
+    writer.join()
+
+
+@pytest.mark.parametrize("where", ["", "missing", "a pipe", "a directory", "nul\0", "relative"])
+def test_a_transcript_that_cannot_be_read_tells_of_nothing(job: Hooked, where: str) -> None:
+    """Then the turn has ended as any other, in bounded time."""
+    joined_by_a_prompt(job)
+    path = job.job_dir / where
+    if where == "a pipe":
+        os.mkfifo(path)
+    elif where == "a directory":
+        path.mkdir()
+    told = where if where in {"", "nul\0", "relative"} else str(path)
+    assert ASK in job.run("Stop", stop(transcript_path=told))
 
 
 def test_an_agent_that_asked_for_a_person_goes_on_waiting(job: Hooked) -> None:

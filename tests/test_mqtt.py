@@ -33,7 +33,7 @@ leaves_sockets_to_the_collector = pytest.mark.filterwarnings(
     # paho 2.2 does not close a socket whose TLS handshake failed.
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-PATIENCE = 5.0
+PATIENCE = 15.0
 """How long a bounded call may take on a busy machine before we call it unbounded."""
 
 Session = Callable[[socket.socket], None]

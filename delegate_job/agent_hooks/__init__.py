@@ -12,6 +12,11 @@ A module here is named like its agent (`-` as `_`) and has
         What the stop hook prints so that the agent goes on and reads `reason`. Only where some `heard` ends
         a turn (`turn="ends"`) and the agent heeds such an answer.
 
+    def is_queued(lines: Iterable[bytes], since: str) -> bool | None:
+        Whether a prompt that came at `since` (RFC 3339), in the middle of a turn, still waits at its end to
+        become a turn of its own; None: that is not written yet. `lines` are the last ones of the file that
+        the end of the turn names (`Heard.queue`). Only where the agent tells of such a prompt when it comes.
+
     def decision(payload: dict[str, Any], answer: Answer) -> str:
         What a hook that waits (`Heard.waits`) prints for a user's answer to its dialog.
 
@@ -40,6 +45,7 @@ class Heard:
     `hooks` decides what is said), "fails", or "interrupted" (the agent waits for input; told as
     `permission_required`, unless its turn has ended before: it is no silent stop that a check could judge).
     `busy`: at the end of a turn, what still runs in the background, in words; then it is no end.
+    `queue`: at the end of a turn, the path of the file that tells which prompts wait; empty: none does.
     `opens`: the key of a dialog that waits for a person from now on; `closes`: the key of a dialog that was
     answered, "*" for all. A key tells one dialog from others that are open at the time.
     `waits`: the hook itself may wait for the user's answer to the dialog that it `opens`.
@@ -47,7 +53,19 @@ class Heard:
     `question`: the questions that this dialog asks, each with its options' labels; None: it asks for leave.
     """
 
-    __slots__ = ("busy", "closes", "data", "detail", "kind", "opens", "question", "shows", "turn", "waits")
+    __slots__ = (
+        "busy",
+        "closes",
+        "data",
+        "detail",
+        "kind",
+        "opens",
+        "question",
+        "queue",
+        "shows",
+        "turn",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -57,6 +75,7 @@ class Heard:
         *,
         turn: str = "",
         busy: str = "",
+        queue: str = "",
         opens: str = "",
         closes: str = "",
         waits: bool = False,
@@ -68,6 +87,7 @@ class Heard:
         self.data = data or {}
         self.turn = turn
         self.busy = busy
+        self.queue = queue
         self.opens = opens
         self.closes = closes
         self.waits = waits

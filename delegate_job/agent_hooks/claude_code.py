@@ -19,11 +19,11 @@ from delegate_job.agent_hooks import (
     tool_words,
     turn_failed,
 )
-from delegate_job.bare import dumps, sha256
+from delegate_job.bare import dumps, loads, sha256
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 _QUESTION = "AskUserQuestion"
@@ -45,6 +45,27 @@ def decision(payload: "dict[str, Any]", answer: Answer) -> str:
     elif answer.answers is not None:
         given["updatedInput"] = {**table_of(payload, "tool_input"), "answers": answer.answers}
     return dumps({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": given}})
+
+
+def is_queued(lines: "Iterable[bytes]", since: str) -> "bool | None":
+    """Return whether a prompt of the middle of a turn is still in the queue, by the end of the transcript.
+
+    UserPromptSubmit tells of it at once; `enqueue` is written after that. With the next result of a tool it
+    goes into the turn that runs (`remove`), and at that turn's end into one of its own (`dequeue`), of which
+    no hook tells (claude-code 2.1.330).
+    """
+    last = None
+    for line in lines:
+        if b'"queue-operation"' not in line:
+            continue
+        try:
+            entry = loads(line.decode())
+        except (ValueError, RecursionError):
+            continue
+        # Milliseconds there: `since` may have more digits.
+        if isinstance(entry, dict) and text_of(entry, "timestamp")[:23] >= since[:23]:
+            last = entry.get("operation")
+    return None if last is None else last == "enqueue"
 
 
 def _session_start(payload: "dict[str, Any]") -> Heard:
@@ -104,7 +125,14 @@ def _stop(payload: "dict[str, Any]") -> Heard:
     crons = list_of(payload, "session_crons")
     busy = ", ".join(running[:5] + ["a scheduled prompt"] * bool(crons))
     last = text_of(payload, "last_assistant_message")[:PERMISSION_DETAIL]
-    return Heard("turn_ended", last or None, turn="ends", busy=busy[:500], closes="" if busy else "*")
+    return Heard(
+        "turn_ended",
+        last or None,
+        turn="ends",
+        busy=busy[:500],
+        queue=text_of(payload, "transcript_path"),
+        closes="" if busy else "*",
+    )
 
 
 def _runs(task: "Any") -> bool:

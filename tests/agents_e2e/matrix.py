@@ -35,6 +35,12 @@ ROWS = (
     Row("`--worktree`, with the log outside of it", "test_in_a_worktree_of_its_own"),
     Row("`--attempts 2`: rejected, mended, accepted", "test_a_rejected_work_is_mended"),
     Row("`send` is received and heeded", "test_a_follow_up"),
+    Row(
+        "`send` while the last answer is given: a turn of its own",
+        "test_a_message_while_the_last_answer_is_given",
+        {"gemini": "a person is called first"},
+    ),
+    Row("`send` before the last tool is used", "test_a_message_before_the_last_tool_is_used"),
     Row("ends its turn without a report: asked once, then reports", "test_asked_for_a_report_it_reports"),
     Row("asked and silent: waits for a person", "test_an_agent_that_never_reports_waits_for_a_person"),
     Row(

@@ -9,7 +9,7 @@ from typing import Self
 
 from delegate_job_broker.packets import PacketBuffer, encode_header
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True)

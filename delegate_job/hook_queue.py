@@ -1,0 +1,47 @@
+"""Whether a prompt that came in the middle of a turn waits at its end to become a turn of its own.
+
+Not what the agent writes down of it: that its mapper knows (`agent_hooks`, `is_queued`).
+"""
+
+import os
+import stat
+import time
+
+TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
+if TYPE_CHECKING:
+    from typing import Any
+
+TOLD_WITHIN = 0.5
+"""Seconds after which what the agent has not written down does not wait."""
+_TAIL = 1 << 18
+"""Bytes of the file's end that are read."""
+
+
+def is_queued(mapper: "Any", path: str, since: str) -> bool:
+    """Return whether the mapper finds a prompt of `since` in the queue that the file at `path` tells of.
+
+    False where nothing can be known: then the turn is taken to have ended as any other.
+    """
+    end = time.monotonic() + TOLD_WITHIN
+    while path and hasattr(mapper, "is_queued"):
+        found: bool | None = mapper.is_queued(_last_lines(path), since)
+        if found is not None or time.monotonic() > end:
+            return bool(found)
+        time.sleep(0.02)
+    return False
+
+
+def _last_lines(path: str) -> list[bytes]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return []
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return []
+        return os.pread(fd, _TAIL, max(0, status.st_size - _TAIL)).split(b"\n")
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
