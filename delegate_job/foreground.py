@@ -5,7 +5,6 @@ Not the options (`cli_submit`) and not the loop (`supervisor`).
 
 import os
 import queue
-import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -338,5 +337,7 @@ def _readable(text: str) -> str:
 
 def _dry_text(value: Any) -> str:
     if isinstance(value, list):
+        import shlex
+
         return shlex.join(value)
     return "none" if value is None else str(value)

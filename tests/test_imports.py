@@ -184,6 +184,17 @@ def test_a_report_from_within_a_job_is_light(finished: Place) -> None:
     assert not {"typer", "sqlite3", "amqtt", "rich"} & loaded
 
 
+def test_an_agent_waits_for_nothing_heavy(place: Place) -> None:
+    """What submit loads before it has tmux start the agent; dataclasses alone bring inspect, for 9 ms."""
+    done = place.submit('"$DJ" publish --event completed', env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0, done
+    before, last, behind = done.stderr.partition("delegate_job.changes")
+    assert last
+    heavy = {"typer", "amqtt", "asyncio", "paho", "ssl", "hashlib", "dataclasses", "inspect", "rich"}
+    assert not heavy & imported(before)
+    assert "asyncio" in imported(behind)
+
+
 def test_the_trace_would_show_it(place: Place) -> None:
     """The check itself can see: a Python that imports sqlite3 is caught."""
     process = place.spawn(sys.executable, "-X", "importtime", "-c", "import sqlite3")
