@@ -40,6 +40,8 @@ def _main(argv: list[str]) -> int:
         return SIGPIPE_CODE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except SystemExit as told:
+        return told.code if isinstance(told.code, int) else 1
     except Exception as error:  # noqa: BLE001 - the one place that may: no traceback reaches the user
         if isinstance(error.__cause__, KeyboardInterrupt):
             return INTERRUPTED  # Python 3.11 wraps one that comes while an import makes a class.

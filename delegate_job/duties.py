@@ -15,6 +15,7 @@ from delegate_job.environment import read_environ
 from delegate_job.events import Event, Kind
 from delegate_job.inbox import PanesSeen
 from delegate_job.job import Action, Job, JobState
+from delegate_job.launcher import RunnerState, runner_state
 from delegate_job.launching import Launch
 from delegate_job.startup import Startup, told_screen
 from delegate_job.tmux import Tmux
@@ -175,7 +176,9 @@ class Duties:
     @property
     def is_agent_starting(self) -> bool:
         """Whether the runner has yet to tell that the agent runs, or the agent that it has started."""
-        return self._job.state is JobState.LAUNCHING or self._startup.is_awaited
+        if self._job.state is JobState.LAUNCHING:
+            return True
+        return self._startup.is_awaited and runner_state(self._owned.paths) is not RunnerState.GONE
 
     # -- looking
 

@@ -228,7 +228,8 @@ class Submit:
             self._summarize(job.id)
         if self._as_json:
             print_json(job_document(self._registry.row(job.id), self._registry.paths))
-        if job.outcome is Outcome.REJECTED:
+        log = self._registry.paths.job(job.id).validation_log(job.attempt)
+        if job.outcome is Outcome.REJECTED and log.exists() and log.stat().st_size:
             validation = own_command(self._registry.paths, "logs", job.id, "--validation")
             self._output.hint(f"what the check said: {validation}")
         self._output.finished(job)

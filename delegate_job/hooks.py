@@ -127,7 +127,7 @@ class Hook:
         state = self._state
         turn = state.turn()
         if heard.turn == "begins":
-            turn.joined = journal_line.now() if turn.number and turn.state == OPEN else ""
+            turn.joined = journal_line.now() if turn.number and turn.state != OVER else ""
             turn.number, turn.state, turn.asked = turn.number + 1, OPEN, False
             turn.inode, turn.offset = self._end_of_reports()
             state.keep_turn(turn)
@@ -153,10 +153,8 @@ class Hook:
     def _turn_ends(self, heard: Heard) -> str:
         """Report the end of a turn for what it is; return what the agent is to be asked, empty: nothing."""
         state, turn = self._state, self._state.turn()
-        if turn.state == OVER:
-            return (
-                ""  # Told already, as an error or by a person who interrupted it: nobody is asked after that.
-            )
+        if turn.state == OVER and getattr(self._mapper, "ENDS_WHEN_OVER", False):
+            return ""
         if heard.busy:
             turn.state = BACKGROUND
             state.keep_turn(turn)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from delegate_job.wire import Hears, Wire
 
 HELD_BACK = 0.8
-"""Seconds for which a new wire leaves the machine to an agent that starts: to import a broker takes a core
-for 0.2 s, and until it has started its clients queue. An agent whose first hook tells when is over sooner."""
+"""Seconds for which a broker of our own leaves the machine to an agent that starts: to import it takes a core
+for 0.2 s, and until it has started its clients queue. With an agent whose start hook tells (claude-code,
+codex) that is over sooner."""
 STOP_TIMEOUT = 3.0
 """Seconds that the end waits for the last words to brokers."""
 
@@ -31,12 +32,19 @@ class OpenWires:
             self._new.append(wire)
 
     def start(self, *, is_agent_starting: Callable[[], bool]) -> None:
-        """Start those that have not been; not yet while an agent starts, for a while at most."""
-        if not self._new or (time.monotonic() - self._new_since < HELD_BACK and is_agent_starting()):
+        """Start those that have not been; our own broker not while an agent starts, for a while at most."""
+        if not self._new:
             return
+        is_held_back = time.monotonic() - self._new_since < HELD_BACK and is_agent_starting()
         for wire in self._new:
+            if wire.serves_one or not is_held_back:
+                wire.start_once(self._hears)
+        self._new = [wire for wire in self._new if is_held_back and not wire.serves_one]
+
+    def start_for_the_end(self, wire: Wire) -> None:
+        """Start a wire that serves one job only, if it has not been: the job's end must be told on it."""
+        if wire.serves_one and any(each is wire for each in self._new):
             wire.start_once(self._hears)
-        self._new.clear()
 
     def caught_up(self, number: int) -> None:
         """Remember that a wire, named by its `id`, has told all that its broker had kept for us."""

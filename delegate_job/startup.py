@@ -41,8 +41,8 @@ class Startup:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a first hook is to come and was not heard of."""
-        return bool(self._limit) and not self.is_heard
+        """Whether the agent runs, and its first hook is to come."""
+        return not math.isinf(self._due)
 
     def next_look_in(self) -> float:
         """Return the seconds until the files are worth a look; infinite when nothing is awaited."""

@@ -207,7 +207,7 @@ def warnings_for(spec: JobSpec, paths: RegistryPaths) -> list[str]:
     if os.path.commonpath((root, workdir)) == workdir:
         warnings.append("the registry lies inside the work dir, where the agent can change it")
     if not spec.command and (known := known_better(spec.agent)):
-        warnings.append(f"{spec.agent} is run as any program is; --agent {known} also hears what it does")
+        warnings.append(f"{spec.agent} is run as any program is; --agent {known} knows how to use it")
     if spec.worktree is not None:
         from delegate_job import worktree
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from delegate_job import locks
+from delegate_job import locks, tmux_call
 from delegate_job.check_slots import CheckSlots
 from delegate_job.errors import DelegateJobError, RegistryError, under_way
 from delegate_job.events import Kind
@@ -133,8 +133,9 @@ class Supervisor:
         """Run until all jobs are settled and `stay`, asked each round, says no; or until they are left."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         # What the start has made stays: without this the first collection looks at all of it, for 8 ms.
-        gc.freeze()
-        gc.enable()
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         try:
             with under_way():
                 while ((stays := stay()) or self._jobs) and not self.leaving.is_now:
@@ -288,6 +289,7 @@ class Supervisor:
         del self._jobs[owned.job.id]
         self._soon.pop(owned.job.id, None)
         self._waiting.pop(owned.job.id, None)
+        self._wires.start_for_the_end(owned.wire)
         self._release(owned)
         self._wires.let_go(owned.wire)
 
@@ -304,6 +306,7 @@ class Supervisor:
         for owned in self._jobs.values():
             self._release(owned)
         self._wires.stop()
+        tmux_call.give_up()
 
     def _await_launches(self) -> None:
         """See what was begun with tmux to its end, so that the next owner finds it, and begins no second."""

@@ -20,6 +20,8 @@ AT_ONCE = 4
 _CONF = Path(__file__).with_name("tmux.conf")
 _KEPT = ("PATH", "HOME", "LANG", "TERM", "TMUX_TMPDIR")
 
+_running = set[subprocess.Popen[bytes]]()
+
 Done = subprocess.CompletedProcess[str]
 
 
@@ -73,21 +75,38 @@ def server(*address: str) -> Server:
     return Server(*address)
 
 
+def give_up() -> None:
+    """End the calls of all threads that still run: this process ends, and nobody waits for their answers.
+
+    A client that reaches a server in the moment of its end may wait for ever (tmux 3.3a).
+    """
+    for process in list(_running):
+        process.kill()
+
+
 def _run(argv: list[str], data: bytes, timeout: float) -> Done:
-    done = subprocess.run(
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
         argv,
-        input=data,
-        capture_output=True,
-        check=False,
-        timeout=timeout,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
         env=_environment(),
         # That of a server started by this call, which must not keep a directory of anybody busy.
         cwd="/",
         # A terminal's Ctrl-C is for us: it must not cut short what tmux is doing.
         start_new_session=True,
-    )
-    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-    return subprocess.CompletedProcess(argv, done.returncode, out, err)
+    ) as process:
+        _running.add(process)
+        try:
+            out, err = process.communicate(data, timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _running.discard(process)
+    words = out.decode(errors="replace"), err.decode(errors="replace")
+    return subprocess.CompletedProcess(argv, process.returncode, *words)
 
 
 def _environment() -> dict[str, str]:

@@ -291,9 +291,14 @@ class ExternalWire(Wire):
             daemon=True,
         )
         thread.start()
-        while thread.is_alive():
-            look_up()
-            thread.join(_LOOK_UP_EVERY)
+        try:
+            while thread.is_alive():
+                look_up()
+                thread.join(_LOOK_UP_EVERY)
+        except BaseException:
+            # It may have been taken just now.
+            self.forget(job_id)
+            raise
         (result,) = results
         if not result.ok:
             raise NotStartedError(

@@ -595,7 +595,7 @@ def test_claude_in_ci_knows_the_repository(tmp_path: Path, git: bytes | None, kn
     (file,) = agent_named("claude-code").launch(context(spec)).home
     assert isinstance(file, File)
     expected = [known.format(tmp_path)] if known else []
-    # Above is not ours: codex's sandbox, for one, makes a `.git` in /tmp for as long as a command runs.
+    # What lies above is not ours.
     above = set(map(str, tmp_path.parents))
     projects = [each for each in json.loads(file.content)["projects"] if each not in above]
     assert projects == [spec.workdir, *expected]

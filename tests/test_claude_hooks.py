@@ -87,6 +87,18 @@ def test_esc_in_a_turn_is_told_too(claude: RealAgent) -> None:
     assert claude.wait(job) == 0
 
 
+def test_esc_lets_claude_go_on_with_what_was_sent(claude: RealAgent) -> None:
+    """What waits in its queue begins a turn of which no hook tells; at its end the agent is asked as ever."""
+    claude.model.says(Turn("Never said.", hold=threading.Event()))
+    claude.model.says(Turn("All done."), to="Do it at last")
+    claude.model.says(*REPORTS, to="nothing was reported in it")
+    job = claude.start()
+    wait_until(lambda: claude.model.asked, DEADLINE, "a question to the model")
+    assert claude.place.run("send", job, "Do it at last.").returncode == 0
+    claude.press(job, "Escape")
+    assert claude.wait(job) == 0
+
+
 def test_a_background_task_is_no_end(claude: RealAgent) -> None:
     """F25: a turn that ends while a task runs is progress; the job ends by what is reported after it."""
     claude.model.says(

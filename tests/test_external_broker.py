@@ -10,16 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker_servers import Mosquitto
 from delegate_job import mqtt
 from delegate_job.mqtt import parse_url
+from delegate_job.wire import ExternalWire
 from harness import Place, free_port, job_id, listening, wait_until
 from subscribers import Follower
 from traces import holding, printed, showing
@@ -248,12 +251,34 @@ def test_a_signal_ends_the_wait_for_a_broker(
         jobs = place.registry / "jobs"
         wait_until(lambda: list(jobs.glob("*/connection.json")), what="a submit that asks its broker")
         submit.send_signal(signum)
-        stdout, stderr = submit.communicate(timeout=5)
+        stdout, stderr = submit.communicate(timeout=30)
     finally:
         mosquitto.process.send_signal(signal.SIGCONT)
     assert (submit.returncode, stdout, stderr) == (128 + signum, "", "")
     assert not list(jobs.iterdir())
     assert not list((place.work / "delegate_job_logs").glob("*/"))
+
+
+def test_what_a_signal_overtakes_is_taken_back(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's first message that the broker has just taken is cleared when there is to be no job."""
+    publish_once, over = mqtt.publish_once, threading.Event()
+    wire = ExternalWire(parse_url(mosquitto.url))
+
+    def late(*args: Any, **options: Any) -> mqtt.PublishResult:
+        monkeypatch.setattr(mqtt, "publish_once", publish_once)
+        result = publish_once(*args, **options)
+        over.wait(30)
+        return result
+
+    def look_up() -> None:
+        if kept(mosquitto, "abc"):
+            raise SystemExit(130)
+
+    monkeypatch.setattr(mqtt, "publish_once", late)
+    with pytest.raises(SystemExit):
+        wire.check("abc", look_up)
+    assert kept(mosquitto, "abc") == set()
+    over.set()
 
 
 def test_a_broker_that_stands_still_ends_no_job(place: Place, mosquitto: Mosquitto) -> None:

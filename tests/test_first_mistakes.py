@@ -214,5 +214,5 @@ def test_a_program_that_is_known_better_as_an_agent(place: Place) -> None:
     words = ("submit", "--agent", "claude", "--prompt", "x", "--close")
     done = place.run(*words, env={"PATH": f"{bin_}:{place.environ['PATH']}"})
     assert done.returncode == 0
-    warning = "warning: claude is run as any program is; --agent claude-code also hears what it does\n"
+    warning = "warning: claude is run as any program is; --agent claude-code knows how to use it\n"
     assert done.stderr == warning

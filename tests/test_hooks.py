@@ -173,7 +173,39 @@ def test_a_prompt_that_waits_in_the_queue_is_a_turn_of_its_own(job: Hooked) -> N
     assert job.kinds()[-1] == "turn_ended"
 
 
-@pytest.mark.parametrize("operations", [["enqueue", "remove"], ["enqueue", "dequeue"], ["no such"], []])
+@pytest.mark.parametrize(
+    "operations", [["enqueue", "enqueue", "dequeue"], ["enqueue", "enqueue", "remove"], ["remove", "enqueue"]]
+)
+def test_one_prompt_of_several_waits_too(job: Hooked, operations: list[str]) -> None:
+    """What counts is how many went in and out, whatever was the last."""
+    joined_by_a_prompt(job)
+    assert job.run("Stop", stop(transcript_path=transcript(job, *operations))) == ""
+    assert job.kinds()[-1] == "progress"
+
+
+def test_a_prompt_may_join_what_the_background_has_begun(job: Hooked) -> None:
+    """After an end that was none a turn begins without a prompt; one that comes in its middle may wait."""
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.run("Stop", payload("Stop"))
+    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    assert job.run("Stop", stop(transcript_path=transcript(job, "enqueue"))) == ""
+    assert job.kinds()[-1] == "progress"
+
+
+def test_a_turn_that_no_hook_begins_ends_like_any_other(job: Hooked) -> None:
+    """Esc lets claude-code 2.1.330 go on with what is queued, and none of its hooks tells of that."""
+    joined_by_a_prompt(job)
+    job.run("Interrupted", {})
+    assert job.kinds()[-1] == "permission_required"
+    assert ASK in job.run("Stop", stop(transcript_path=transcript(job, "enqueue", "dequeue")))
+    assert job.run("Stop", stop(stop_hook_active=True)) == ""
+    assert job.kinds()[-1] == "turn_ended"
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [["enqueue", "remove"], ["enqueue", "dequeue"], ["enqueue", "enqueue", "popAll"], ["no such"], []],
+)
 def test_a_prompt_that_went_into_the_turn_ends_with_it(job: Hooked, operations: list[str]) -> None:
     """What the running turn has taken in, or nothing tells of, is asked about at once."""
     joined_by_a_prompt(job, "completed")

@@ -253,12 +253,12 @@ def test_a_desktop_that_is_not_there(place: Place) -> None:
     assert (tried.returncode, tried.stdout) == (1, "desktop (notify-send): not sent\n")
 
 
-DESKTOP = """
+DESKTOP = r"""
 exec 3>screen; Xvfb -displayfd 3 -screen 0 640x480x24 >/dev/null 2>&1 & screen=$!
-until [ -s screen ]; do sleep 0.05; done
+for _ in $(seq 400); do [ -s screen ] && break; sleep 0.05; done
 export DISPLAY=:$(cat screen)
-dunst -conf /dev/null >/dev/null 2>&1 & notifier=$!
-until dunstctl is-paused >/dev/null 2>&1; do sleep 0.05; done
+printf "[urgency_normal]\ntimeout = 0\n" > dunstrc; dunst -conf dunstrc >/dev/null 2>&1 & notifier=$!
+for _ in $(seq 400); do dunstctl is-paused >/dev/null 2>&1 && break; sleep 0.05; done
 echo "$DBUS_SESSION_BUS_ADDRESS"
 read -r _; kill $notifier $screen; wait
 """

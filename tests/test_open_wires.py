@@ -6,9 +6,10 @@ from threading import Event
 import pytest
 
 from delegate_job import open_wires
+from delegate_job.mqtt import Address
 from delegate_job.open_wires import OpenWires
-from delegate_job.wire import EmbeddedWire, Hears
-from harness import PATIENCE
+from delegate_job.wire import EmbeddedWire, ExternalWire, Hears
+from harness import PATIENCE, free_port
 
 
 @pytest.fixture
@@ -32,8 +33,11 @@ def wires(heard: Event) -> Iterator[OpenWires]:
     opened.stop()
 
 
-def test_a_broker_waits_for_an_agent_that_starts(wires: OpenWires, heard: Event) -> None:
+def test_a_broker_waits_for_an_agent_that_starts(
+    wires: OpenWires, heard: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It leaves the machine to the agent, and starts when that has started."""
+    monkeypatch.setattr(open_wires, "HELD_BACK", 60.0)
     wires.start(is_agent_starting=lambda: True)
     assert not heard.wait(0.3)
     wires.start(is_agent_starting=lambda: False)
@@ -59,3 +63,36 @@ def test_a_wire_that_comes_later_is_started_too(wires: OpenWires, heard: Event) 
     wires.add(second)
     wires.start(is_agent_starting=lambda: False)
     assert heard.wait(PATIENCE)
+
+
+class Counted(ExternalWire):
+    """An external broker's wire that counts how often it is started, and connects to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(Address(host="127.0.0.1", port=free_port()))
+        self.starts = 0
+
+    def start_once(self, _hears: Hears) -> None:
+        """Count."""
+        self.starts += 1
+
+
+def test_only_our_own_broker_waits(wires: OpenWires, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wire to another's costs the agent nothing: it is started at once, and once."""
+    monkeypatch.setattr(open_wires, "HELD_BACK", 60.0)
+    external = Counted()
+    wires.add(external)
+    for _ in range(3):
+        wires.start(is_agent_starting=lambda: True)
+    assert external.starts == 1
+
+
+def test_an_end_before_the_start_is_told(wires: OpenWires) -> None:
+    """A job that is over before its wire was started has it started for its last words."""
+    external = Counted()
+    wires.add(external)
+    wires.start_for_the_end(external)
+    assert external.starts == 1
+    wires.let_go(external)
+    wires.start(is_agent_starting=lambda: False)
+    assert external.starts == 1

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from delegate_job import tmux as tmux_module
+from delegate_job import tmux_call
 from delegate_job.tmux import SessionExistsError, Tmux, TmuxError, valid_session_name
 from harness import Place, wait_until
 from panes import LABEL
@@ -388,6 +389,22 @@ def test_a_missing_or_old_tmux_is_named(place: Place, monkeypatch: pytest.Monkey
     (old / "tmux").chmod(0o755)
     with pytest.raises(TmuxError, match=r"2\.9a"):
         Tmux(label="old").start_session("job", ["sleep", "1"], pane_log=place.root / "pane.log")
+
+
+def test_calls_that_nobody_waits_for_are_ended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ends leaves no client behind that waits for an answer; the call is one that took too long."""
+    bin_dir = place.root / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "tmux").write_text("#!/bin/sh\nexec sleep 600\n")
+    (bin_dir / "tmux").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_dir}:{place.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(place.home))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(Tmux(label="silent", timeout=60).sessions)
+        wait_until(lambda: any(each.command == "sleep 600" for each in place.processes()), what="the call")
+        tmux_call.give_up()
+        assert answer.result(30) is None
+    assert place.processes() == []
 
 
 def test_many_starts_at_once_share_one_server(tmux: Tmux, place: Place) -> None:

@@ -73,7 +73,7 @@ def test_the_owner_does_not_keep_the_hooks_lock(watched: Watched) -> None:
     watch.look()
     assert watched.reports()
     assert not locks.is_held(watched.paths.agent / "hooks.lock")
-    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert len(list(Path("/dev/fd").iterdir())) <= before
 
 
 def test_a_turn_that_failed_is_told_once(watched: Watched) -> None:

@@ -17,6 +17,10 @@ A module here is named like its agent (`-` as `_`) and has
         become a turn of its own; None: that is not written yet. `lines` are the last ones of the file that
         the end of the turn names (`Heard.queue`). Only where the agent tells of such a prompt when it comes.
 
+    ENDS_WHEN_OVER = True
+        Where a turn that has failed or was interrupted is told to end once more: that says nothing then. With
+        the others such an end is that of a turn whose beginning no hook has told.
+
     def decision(payload: dict[str, Any], answer: Answer) -> str:
         What a hook that waits (`Heard.waits`) prints for a user's answer to its dialog.
 

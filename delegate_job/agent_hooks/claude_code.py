@@ -48,13 +48,13 @@ def decision(payload: "dict[str, Any]", answer: Answer) -> str:
 
 
 def is_queued(lines: "Iterable[bytes]", since: str) -> "bool | None":
-    """Return whether a prompt of the middle of a turn is still in the queue, by the end of the transcript.
+    """Return whether prompts are in the queue, by the transcript's end; None: that of `since` is not told.
 
-    UserPromptSubmit tells of it at once; `enqueue` is written after that. With the next result of a tool it
+    UserPromptSubmit tells of each at once; `enqueue` is written after that. With the next result of a tool it
     goes into the turn that runs (`remove`), and at that turn's end into one of its own (`dequeue`), of which
-    no hook tells (claude-code 2.1.330).
+    no hook tells. There is one such entry for each prompt, but for `popAll` (claude-code 2.1.330).
     """
-    last = None
+    waiting, is_told = 0, False
     for line in lines:
         if b'"queue-operation"' not in line:
             continue
@@ -62,10 +62,16 @@ def is_queued(lines: "Iterable[bytes]", since: str) -> "bool | None":
             entry = loads(line.decode())
         except (ValueError, RecursionError):
             continue
-        # Milliseconds there: `since` may have more digits.
-        if isinstance(entry, dict) and text_of(entry, "timestamp")[:23] >= since[:23]:
-            last = entry.get("operation")
-    return None if last is None else last == "enqueue"
+        if not isinstance(entry, dict) or entry.get("type") != "queue-operation":
+            continue
+        operation = entry.get("operation")
+        if operation == "enqueue":
+            waiting += 1
+            # Milliseconds there: `since` may have more digits.
+            is_told = is_told or text_of(entry, "timestamp")[:23] >= since[:23]
+        else:
+            waiting = 0 if operation == "popAll" else max(0, waiting - 1)
+    return waiting > 0 if is_told else None
 
 
 def _session_start(payload: "dict[str, Any]") -> Heard:

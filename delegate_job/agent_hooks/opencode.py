@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+ENDS_WHEN_OVER = True
+"""`session.idle` comes also after a turn that failed or was interrupted (1.18.33)."""
 _ABORTED = "MessageAbortedError"
 
 

@@ -77,7 +77,7 @@ def known_better(name: str) -> str | None:
     """Return the agent of ours whose program `name` is, given as any program is; None for another one."""
     program = name.rpartition("/")[2]
     agent = PROGRAMS.get(program, program)
-    return agent if agent in BUILT_IN and name not in BUILT_IN else None
+    return agent if agent in BUILT_IN and name not in BUILT_IN and agent != "human" else None
 
 
 def agent_named(
