@@ -32,7 +32,7 @@ def job_document(row: Row, paths: RegistryPaths) -> dict[str, Any]:
         "worktree": spec.worktree.path if spec.worktree else None,
         "branch": spec.worktree.branch if spec.worktree else None,
         "session": spec.session or None,
-        "attach": attach_command(job, paths) if spec.session else None,
+        "attach": attach_command(job, paths) if _has_session(job) else None,
         "log_dir": spec.log_dir,
         "broker": spec.broker or "embedded",
         "detail": job.detail,
@@ -72,6 +72,11 @@ def owner_of(row: Row, paths: RegistryPaths) -> dict[str, Any] | None:
     if row.job.done or row.owner_pid is None or not is_held(paths.job(row.job.id).lock):
         return None
     return {"pid": row.owner_pid, "host": row.host}
+
+
+def _has_session(job: Job) -> bool:
+    """Return whether there may be a session to look at: with --close it goes with the job."""
+    return bool(job.spec.session) and not (job.spec.close and job.settled)
 
 
 def attach_command(job: Job, paths: RegistryPaths) -> str:

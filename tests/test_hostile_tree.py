@@ -328,7 +328,7 @@ def test_settings_of_a_cloned_repository(place: Place, text: str) -> None:
     """A `.delegate-job.toml` with commands, nonsense or too much is one line, exit 2, and not run."""
     (place.work / ".delegate-job.toml").write_text(text)
     place.agent("touch X").rename(place.work / "X.sh")
-    done = place.submit('touch Y; "$DJ" publish --event completed', timeout=10)
+    done = place.submit('touch Y; "$DJ" publish --event completed')
     assert (done.returncode, done.stdout) == (2, ""), done
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] in (["error"], ["error", "hint"])
     assert sorted(path.name for path in place.work.iterdir()) == [".delegate-job.toml", "X.sh"]
@@ -340,7 +340,7 @@ def test_an_agent_of_a_cloned_repository(place: Place, agent: str) -> None:
     """A `.delegate-job.toml` chooses among the agents that the user has; a program of its own is not run."""
     (place.work / ".delegate-job.toml").write_text(f"agent = '{agent}'")
     place.agent("touch X").rename(place.work / "X.sh")
-    done = place.run("submit", "--prompt", "Do the work.", timeout=10)
+    done = place.run("submit", "--prompt", "Do the work.")
     assert (done.returncode, done.stdout) == (2, ""), done
     assert place.jobs() == []
 
@@ -351,7 +351,7 @@ def test_something_else_for_settings(place: Place, outside: Path, kind: str) -> 
     before = picture(outside)
     setter = place.agent(f"#!python\n{OBSTACLES}\nput({kind!r}, Path('.delegate-job.toml').absolute())")
     assert place.spawn(setter).wait(20) == 0
-    done = place.submit('"$DJ" publish --event completed', timeout=10)
+    done = place.submit('"$DJ" publish --event completed')
     assert (done.returncode, done.stdout) == (2, ""), done
     assert "Traceback" not in done.stderr
     assert ".delegate-job.toml" in done.stderr

@@ -68,6 +68,16 @@ def test_the_lines_of_submit(place: Place) -> None:
     assert lines[-1] == str(place.log_dir(name))
 
 
+@pytest.mark.parametrize(
+    ("options", "stays"), [((), True), (("--close",), False)], ids=["left open", "closed"]
+)
+def test_a_session_is_named_while_it_is_there(place: Place, options: tuple[str, ...], stays: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """What is told of a job that is done names `attach` if there is something to look at."""
+    name = job_id(place.submit(f"{COMPLETED}\nexec sleep 600", *options).stdout)
+    assert (place.job(name)["attach"] is not None) is stays
+    assert ("attach " in place.run("status", name).stdout) is stays
+
+
 def test_json_leaves_stdout_to_the_job(place: Place) -> None:
     """With --json stdout is the finished job and nothing else; the lines go to stderr."""
     done = place.submit(COMPLETED, "--json")
