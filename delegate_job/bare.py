@@ -5,6 +5,8 @@ of a submit's. What is used instead is CPython's own, the same in 3.11 to 3.13 b
 where it is missing, the public modules do it.
 """
 
+import sys
+
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
     import signal
@@ -61,7 +63,7 @@ def dumps(value: "Any") -> str:
 
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of a text in hexadecimal digits."""
-    for name in ("_sha2", "_sha256", "hashlib"):  # Since 3.12, before, and anywhere.
+    for name in ("_sha2" if sys.version_info >= (3, 12) else "_sha256", "hashlib"):
         try:
             digest: str = __import__(name).sha256(data).hexdigest()
         except (ImportError, AttributeError):

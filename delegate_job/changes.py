@@ -58,7 +58,7 @@ def record(workdir: str, path: Path) -> None:
 
     Never fails: without the file there is nothing to compare with, and that is what is said then.
     """
-    if path.exists() or not _may_be_in_git(workdir):
+    if path.exists():
         return
     try:
         repository = locate(workdir, timeout=RECORD_TIMEOUT)
@@ -132,12 +132,6 @@ def _dirty(repository: Repository, workdir: str, scratch: Path) -> list[str] | N
 
 def _inside(repository: Repository, workdir: str) -> str:
     return os.path.relpath(os.path.realpath(workdir), os.path.realpath(repository.top))
-
-
-def _may_be_in_git(workdir: str) -> bool:
-    """Return whether `.git` stands in the work dir or above: most others are spared a process."""
-    here = Path(os.path.realpath(workdir))
-    return any((directory / ".git").exists() for directory in (here, *here.parents))
 
 
 def _read(path: Path) -> Baseline:

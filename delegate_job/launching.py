@@ -3,7 +3,9 @@
 Not what happens in the pane: that is `runner`'s.
 """
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from delegate_job import briefing, launcher
@@ -62,9 +64,11 @@ class Launch(Duty):
 
     def _record_work_tree(self) -> None:
         """Note what a report is to compare with, before the agent can change it."""
-        from delegate_job import changes
+        workdir = self._job.spec.workdir
+        if _may_be_in_git(workdir):
+            from delegate_job import changes
 
-        changes.record(self._job.spec.workdir, self._paths.baseline)
+            changes.record(workdir, self._paths.baseline)
 
     def _launched(self, result: Any) -> None:
         """Take in the server's socket. By now the job may have been cancelled: what was launched is ended."""
@@ -127,3 +131,9 @@ class Launch(Duty):
         if not brief.in_tmux:
             self._listener.task(self._job, brief.instructions)
             self._owned.say(Kind.SPAWNED)
+
+
+def _may_be_in_git(workdir: str) -> bool:
+    """Return whether `.git` stands in the work dir or above: all others are spared a process."""
+    here = Path(os.path.realpath(workdir))
+    return any((directory / ".git").exists() for directory in (here, *here.parents))
