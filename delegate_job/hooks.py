@@ -184,7 +184,7 @@ class Hook:
 
         if not is_queued(self._mapper, heard.queue, turn.joined):
             return False
-        turn.joined, turn.asked = "", False
+        turn.joined, turn.asked, turn.state = "", False, OPEN
         turn.inode, turn.offset = self._end_of_reports()
         self._state.keep_turn(turn)
         self.report("progress", "turn ended; the next begins with what was sent", heard.data)

@@ -265,12 +265,10 @@ def connect(
 
 
 def _connect_unix(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as undo:
+        sock = undo.enter_context(socket.socket(socket.AF_UNIX))
         sock.connect(path)
-    except OSError:
-        sock.close()
-        raise
+        undo.pop_all()
     return sock
 
 
