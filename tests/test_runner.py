@@ -193,9 +193,11 @@ def test_ctrl_c_reaches_the_agent_alone(pane: Pane) -> None:
 def test_ctrl_z_does_not_strand_the_agent(pane: Pane, keys: int) -> None:
     """There is no shell to say `fg` in: the agent goes on, in the foreground."""
     program = (
-        "import signal, sys; n = 0\n"
+        "import select, signal, sys; n = 0\n"
         "def on(*_):\n    global n; n += 1; print('continued', n, flush=True)\n"
         "signal.signal(signal.SIGCONT, on); print('ready', flush=True)\n"
+        # A signal that comes just before Python reads is told only after the reading.
+        "while not select.select([sys.stdin], [], [], 0.1)[0]: pass\n"
         "sys.exit(len(input()))"
     )
     pane.launch([sys.executable, "-c", program])
