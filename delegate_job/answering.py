@@ -53,7 +53,7 @@ def approve(registry: Registry, row: Row) -> str:
     """Grant what the agent asks leave for; return what that was. UsageError where it cannot be done so."""
     dialog = _dialog(registry, row)
     if dialog.questions:
-        raise UsageError(f"job {row.job.id} asks a question: {dialog.what}", hint=_way(row, dialog))
+        raise UsageError(f"job {row.job.id} asks a question: {dialog.what}", hint=_how_to_answer(row, dialog))
     if dialog.by_key:
         return _grant(registry, row, dialog)
     return _answer(registry, row, dialog, Kind.APPROVED)
@@ -80,7 +80,7 @@ def answer(registry: Registry, row: Row, text: str) -> str | None:
         return None
     dialog = dialog or _dialog(registry, row)
     if not dialog.questions:
-        raise UsageError(f"job {row.job.id} asks for leave: {dialog.what}", hint=_way(row, dialog))
+        raise UsageError(f"job {row.job.id} asks for leave: {dialog.what}", hint=_how_to_answer(row, dialog))
     answers = _answers(dialog, text)
     return _answer(registry, row, dialog, Kind.ANSWERED, text=text, data={"answers": answers})
 
@@ -188,7 +188,7 @@ def _dialog(registry: Registry, row: Row) -> Dialog:
     if job.state is JobState.WAITING:
         raise UsageError(
             f"job {job.id} waits for a person, but not in a dialog that can be answered from here",
-            hint=_way(row, None),
+            hint=_how_to_answer(row, None),
         )
     raise UsageError(f"job {job.id} asks for nothing: it is {job.outcome or job.state}")
 
@@ -206,7 +206,7 @@ def _find(registry: Registry, row: Row) -> Dialog | None:
     return None
 
 
-def _way(row: Row, dialog: Dialog | None) -> str:
+def _how_to_answer(row: Row, dialog: Dialog | None) -> str:
     """Return the hint that names the command with which this is answered."""
     if dialog is None:
         return f"answer it with `delegate-job attach {row.job.id}`"
@@ -253,7 +253,7 @@ def type_text(registry: Registry, row: Row, text: str) -> bool | None:
     if (state is JobState.WAITING and asks) or list(hooks.dialogs()):
         raise UsageError(
             f"job {row.job.id} waits for an answer, and what is typed now would be taken for it",
-            hint=_way(row, _find(registry, row)),
+            hint=_how_to_answer(row, _find(registry, row)),
         )
     tmux = Tmux(socket=row.tmux_socket)
     before = hooks.turn().number

@@ -31,6 +31,7 @@ def await_answer(
         answer, from_here = _read(f"{job_dir}/control.jsonl", from_here, request)
         if answer is not None:
             return answer
+        # A person answers by a line in a file, and no system wakes who waits for that in the same way.
         time.sleep(LOOK_EVERY)
         if ended:
             return REFUSED_THERE if os.getppid() == parent else None

@@ -5,7 +5,8 @@ Not what the agent writes down of it: that its mapper knows (`agent_hooks`, `is_
 
 import os
 import stat
-import time
+
+from delegate_job.retry import retry_until
 
 TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
@@ -22,13 +23,16 @@ def is_queued(mapper: "Any", path: str, since: str) -> bool:
 
     False where nothing can be known: then the turn is taken to have ended as any other.
     """
-    end = time.monotonic() + TOLD_WITHIN
-    while path and hasattr(mapper, "is_queued"):
-        found: bool | None = mapper.is_queued(_last_lines(path), since)
-        if found is not None or time.monotonic() > end:
-            return bool(found)
-        time.sleep(0.02)
-    return False
+    found: bool | None = None
+
+    def is_told() -> bool:
+        nonlocal found
+        found = mapper.is_queued(_last_lines(path), since)
+        return found is not None
+
+    if path and hasattr(mapper, "is_queued"):
+        retry_until(is_told, timeout=TOLD_WITHIN, interval=0.02)
+    return bool(found)
 
 
 def _last_lines(path: str) -> list[bytes]:

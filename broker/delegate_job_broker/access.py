@@ -32,7 +32,8 @@ class Grant(_Rights):
         token: str,
         publish: tuple[str, ...] = (),
         subscribe: tuple[str, ...] = (),
-        unlimited: bool = False,  # noqa: FBT001, FBT002 - callers name it
+        *,
+        unlimited: bool = False,
     ) -> Self:
         """Make the rights, once and for all: connections are compared by their identity."""
         if not token:

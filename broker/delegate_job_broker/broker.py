@@ -193,6 +193,7 @@ class MendedBroker(Broker):
                 while (packet := reader.packets.next()) and not connection.done:
                     connection.receive(*packet)
                 if seconds := connection.pause():
+                    # The rate limit itself: meanwhile nothing is read, and TCP holds the client up.
                     await asyncio.sleep(seconds)
                 data = b"" if connection.done else await reader.chunk()
                 if not data:

@@ -135,6 +135,7 @@ def _locked(directory: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > until:
                     raise
+                # flock(2) knows no time limit; it is held for as long as it takes to bind.
                 time.sleep(0.01)
         yield
     finally:

@@ -97,26 +97,27 @@ def test_a_follow_up(agent: RealAgent) -> None:
     assert not (agent.place.work / "EXECUTED").exists()
 
 
-def test_a_message_while_the_last_answer_is_given(agent: RealAgent) -> None:
-    """It is heeded in a turn of its own: that the turn before it has ended in silence calls nobody."""
-    agent.model.says(Turn("That was all.", hold=(gate := threading.Event())))
-    agent.model.says(*REPORTS, to="And this too")
+def is_accepted_though_spoken_to(agent: RealAgent, gate: threading.Event) -> None:
+    """Send a message while the gate holds the first answer; the job calls nobody and is accepted."""
     job = agent.start("--fail-on-input")
     await_question(agent)
     assert agent.place.run("send", job, "And this too.").returncode == 0
     gate.set()
     assert agent.wait(job) == 0, agent.events(job)
+
+
+def test_a_message_while_the_last_answer_is_given(agent: RealAgent) -> None:
+    """It is heeded in a turn of its own: that the turn before it has ended in silence calls nobody."""
+    agent.model.says(Turn("That was all.", hold=(gate := threading.Event())))
+    agent.model.says(*REPORTS, to="And this too")
+    is_accepted_though_spoken_to(agent, gate)
 
 
 def test_a_message_before_the_last_tool_is_used(agent: RealAgent) -> None:
     """It is heeded within the turn, and at its end the agent is asked for its report as ever."""
     agent.model.says(Turn(runs="touch made", hold=(gate := threading.Event())), Turn("That was all."))
     agent.model.says(*REPORTS, to=REMINDER)
-    job = agent.start("--fail-on-input")
-    await_question(agent)
-    assert agent.place.run("send", job, "And this too.").returncode == 0
-    gate.set()
-    assert agent.wait(job) == 0, agent.events(job)
+    is_accepted_though_spoken_to(agent, gate)
 
 
 def test_esc_does_not_end_the_job(agent: RealAgent) -> None:
