@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from delegate_job import processes
+from delegate_job import own_session, processes
 from delegate_job.check_output import Output
 from delegate_job.processes import Process
 from delegate_job.retry import retry_until
@@ -136,7 +136,7 @@ def _try_spawn(command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes
 
 
 def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
+    return own_session.start(
         argv,
         bufsize=0,
         stdin=subprocess.DEVNULL,
@@ -144,9 +144,8 @@ def _popen(argv: list[str], command: Command, lock_fd: int | None) -> "subproces
         stderr=subprocess.STDOUT,
         cwd=command.workdir,
         env=command.environ,
-        start_new_session=True,
         umask=command.umask,
-        preexec_fn=_file_limit(command.nofile),  # noqa: PLW1509 - a call of C alone meets no lock of a thread
+        preexec_fn=_file_limit(command.nofile),
         pass_fds=() if lock_fd is None else (lock_fd,),
     )
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from delegate_job import own_session
 from delegate_job.check_process import end_session
 
 Done = subprocess.CompletedProcess[bytes]
@@ -21,11 +22,7 @@ def started(
     stdin, stdout, stderr = stdio
 
     def start() -> None:
-        found.append(
-            subprocess.Popen(
-                argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, start_new_session=True
-            )
-        )
+        found.append(own_session.start(argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env))
 
     # In a thread: a signal's exception comes in the main one, and would lose a process that is just starting.
     pool = ThreadPoolExecutor(1)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from delegate_job import own_session
 from delegate_job.errors import NotStartedError
 
 TIMEOUT = 60.0
@@ -85,22 +86,14 @@ def _asked(
     if program is None:
         raise GitError("git was not found", hint="install it with your package manager")
     settings = [word for setting in (*_CONFIG, *config) for word in ("-c", setting)]
+    environ = {
+        **without_outer_git(os.environ),
+        "LC_ALL": "C",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
     try:
-        done = subprocess.run(
-            [program, *settings, *place, *words],
-            cwd=cwd,
-            env={
-                **without_outer_git(os.environ),
-                "LC_ALL": "C",
-                "GIT_TERMINAL_PROMPT": "0",
-                "GIT_OPTIONAL_LOCKS": "0",
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=timeout,
-            start_new_session=True,  # a Ctrl-C is ours to hear
-        )
+        done = own_session.run([program, *settings, *place, *words], cwd=cwd, env=environ, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise GitError(f"git {words[0]} gave no answer in {timeout:.0f} s") from None
     except OSError as error:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from delegate_job import own_session
 from delegate_job.document import event_document
 from delegate_job.events import Event
 from delegate_job.job import Job
@@ -87,14 +88,13 @@ class _Command:
 
     def _run(self, run: _Run, timeout: float) -> None:
         try:
-            process = subprocess.Popen(
+            process = own_session.start(
                 self._argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=run.workdir,
                 env=dict(run.environ),
-                start_new_session=True,
             )
         except OSError:
             return

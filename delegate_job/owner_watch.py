@@ -45,6 +45,8 @@ def ask_tmux(socket: str, job_dir: str) -> bool:
     """
     import subprocess
 
+    from delegate_job import own_session
+
     script = f"{os.path.dirname(os.path.abspath(__file__))}/pane.py"  # noqa: PTH100, PTH120 - as above
     argv = [sys.executable, "-I", "-S", "-X", "utf8", script, SUPERVISE, job_dir]
     # tmux takes a trailing `;` for the end of its command (3.3a).
@@ -54,9 +56,7 @@ def ask_tmux(socket: str, job_dir: str) -> bool:
     quiet = subprocess.DEVNULL
     try:
         # Its own session: the pane may be hung up while it asks.
-        subprocess.Popen(
-            tmux, env=env, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/", start_new_session=True
-        )
+        own_session.start(tmux, env=env, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
     except OSError:
         return False  # No tmux on this PATH: any command that opens the registry does it too.
     return True

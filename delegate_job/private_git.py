@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from delegate_job import own_session
+
 LARGEST_INDEX = 64 * 1024 * 1024
 """Bytes of an index that is borrowed."""
 _BIG_FILE = "8m"
@@ -129,14 +131,13 @@ def _exclude(path: str) -> bytes:
 
 def _run(args: list[str], *, limit: int, timeout: float) -> Output:
     try:
-        process = subprocess.Popen(
+        process = own_session.start(
             ["git", "--no-pager", *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=_environment(),
             cwd="/",
-            start_new_session=True,
         )
     except OSError:
         return Output(b"", -1, is_cut=True)

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from delegate_job import locks, owner_watch
+from delegate_job import locks, own_session, owner_watch
 from delegate_job.environment import read_environ
 from delegate_job.own_program import own_program
 from delegate_job.paths import JobPaths, RegistryPaths
@@ -102,14 +102,13 @@ def time_limit(command: str) -> float:
 def _spawn(paths: RegistryPaths, environ: Mapping[str, str], gate: int) -> None:
     log = os.open(paths.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        subprocess.Popen(
+        own_session.start(
             own_argv(paths, "supervise", "--background"),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             env=environment(environ) | {GATE: str(gate)},
-            start_new_session=True,
             pass_fds=(gate,),
         )
     finally:

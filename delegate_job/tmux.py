@@ -180,7 +180,7 @@ class Tmux:
         """End the session, which hangs up its programs; quiet when it is not there. TmuxError."""
         done = self._run(["kill-session", "-t", f"={name}"])
         if done is None or (done.returncode and not done.stderr.startswith((*_GONE, *_NO_SERVER))):
-            raise TmuxError(f"could not end tmux session {name}: {_said(done)}")
+            raise TmuxError(f"could not end tmux session {name}: {_complaint(done)}")
 
     def attach_argv(self, name: str) -> list[str]:
         """Return the command with which a person looks at the session; inside a tmux, unset $TMUX for it.
@@ -239,7 +239,7 @@ class Tmux:
         done = self._run(["load-buffer", "-b", buffer, "-", ";", *guard], data)
         if done is None or done.returncode:
             self._run(drop.split())
-            raise TmuxError(f"could not type into tmux session {name}: {_said(done)}")
+            raise TmuxError(f"could not type into tmux session {name}: {_complaint(done)}")
         if done.stdout.strip() == "dead":
             raise TmuxError(f"could not type into tmux session {name}: its program has ended")
         return done.stdout.strip() != "hidden"
@@ -247,7 +247,7 @@ class Tmux:
     def _must(self, args: Sequence[str]) -> None:
         done = self._run(args)
         if done is None or done.returncode:
-            raise TmuxError(f"tmux: {_said(done)}")
+            raise TmuxError(f"tmux: {_complaint(done)}")
 
     def _run_on_a_server_that_stays(self, args: Sequence[str]) -> Done | None:
         """Run a command that starts the server; again while an earlier one is on its way out.
@@ -272,6 +272,10 @@ class Tmux:
 
 def _said(done: Done | None) -> str:
     return done.stderr.strip() if done else "it does not answer"
+
+
+def _complaint(done: Done | None) -> str:
+    return _said(done) or (f"it ended with {done.returncode} and did not say why" if done else "")
 
 
 def _pane(name: str) -> str:

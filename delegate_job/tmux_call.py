@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from delegate_job import own_session
+
 SILENT_FOR = 30.0
 """Seconds after a call that took too long in which a server is not called again."""
 SLOW_AFTER = 0.5
@@ -86,7 +88,7 @@ def give_up() -> None:
 
 def _run(argv: list[str], data: bytes, timeout: float) -> Done:
     pipe = subprocess.PIPE
-    with subprocess.Popen(
+    with own_session.start(
         argv,
         stdin=pipe,
         stdout=pipe,
@@ -94,8 +96,6 @@ def _run(argv: list[str], data: bytes, timeout: float) -> Done:
         env=_environment(),
         # That of a server started by this call, which must not keep a directory of anybody busy.
         cwd="/",
-        # A terminal's Ctrl-C is for us: it must not cut short what tmux is doing.
-        start_new_session=True,
     ) as process:
         _running.add(process)
         try:

@@ -15,7 +15,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 
-from delegate_job import answering, client, starter
+from delegate_job import answering, client, own_session, starter
 from delegate_job.exit_codes import ExitCode
 from delegate_job.following import TAKE_OVER_EVERY, Follower
 from delegate_job.job import JobState
@@ -244,15 +244,7 @@ class WatchApp(App[int]):
     def _run_command(self, command: str, *words: str) -> None:
         limit = starter.time_limit(command)
         try:
-            done = subprocess.run(
-                self._argv(command, *words),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=limit,
-                env=self._environ,
-                start_new_session=True,
-            )
+            done = own_session.run(self._argv(command, *words), env=self._environ, timeout=limit)
             said = _said(done.stdout, done.stderr)
         except subprocess.TimeoutExpired:
             said = f"{command} took more than {limit:g} s"
