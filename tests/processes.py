@@ -6,6 +6,7 @@ Not how they are ended: that is for who started them, by id.
 import contextlib
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,18 @@ class Process:
 
 
 def processes_of(place: Path) -> list[Process]:
-    """Return the processes whose command line, environment or directory names `place`, without our own."""
+    """Return the processes whose command line, environment or directory names `place`, without our own.
+
+    A look takes its time: it misses who is started, or becomes another program, while it goes on, and a
+    process that starts the next and ends may pass it on so. Only looks in a row that see nothing say so.
+    """
     mark = os.fsencode(place)
-    found = _from_proc(mark) if Path("/proc/self/environ").exists() else _from_ps(mark)
-    return [process for process in found if process.pid != os.getpid()]
+    look = _from_proc if Path("/proc/self/environ").exists() else _from_ps
+    for pause in (0.02, 0.02, 0.0):
+        if found := [process for process in look(mark) if process.pid != os.getpid()]:
+            return found
+        time.sleep(pause)
+    return []
 
 
 def _from_proc(mark: bytes) -> list[Process]:
