@@ -15,7 +15,7 @@ from delegate_job.output import agent_name, printable
 from delegate_job.registry import Registry
 from delegate_job.rows import Row
 from delegate_job.times import local_time
-from delegate_job.watch_rows import state_of
+from delegate_job.watch_rows import state_of, why
 
 
 def watch(job: str | None, registry_dir: str | None, *, plain: bool, as_json: bool) -> int:
@@ -75,8 +75,8 @@ def _document_line(row: Row, registry: Registry) -> str:
 def change_line(row: Row) -> str:
     """Return where a job stands now as one line; one that waits for a person says so loudly."""
     job = row.job
-    why = printable(job.reason or job.detail or "")
+    said = why(job)
     agent = agent_name(job.spec.agent)
     last = printable(job.last_event or "registered")
     when = local_time(job.last_event_at or job.created_at)
-    return f"{when} {job.id} {state_of(job):<11} {agent:<11} {last}{': ' if why else ''}{why}"
+    return f"{when} {job.id} {state_of(job):<11} {agent:<11} {last}{': ' if said else ''}{said}"

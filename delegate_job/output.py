@@ -277,15 +277,20 @@ def print_jobs(documents: Iterable[dict[str, Any]]) -> int:
 
 def _cells(document: dict[str, Any], *, colours: bool) -> tuple[Cell, ...]:
     colour = _ANSI[colour_of(JobState(document["state"]), _outcome(document))] if colours else None
-    detail = document["detail"] or document["reason"] or ""
     return (
         Cell(document["id"]),
         Cell(_list_state(document), colour),
         Cell(agent_name(document["agent"])),
         Cell(ago(document["created_at"])),
         Cell(f"{document['last_event'] or '-'} {ago(document['last_event_at'])}"),
-        Cell(printable(detail[:_MOST_DETAIL])),
+        Cell(why(document["reason"], document["detail"])),
     )
+
+
+def why(reason: str | None, detail: str | None) -> str:
+    """Return in one line why a job waits or how it ended, and what the agent said last."""
+    said = detail if detail and detail not in (reason or "") else None
+    return printable(": ".join(filter(None, (reason, said)))[:_MOST_DETAIL])
 
 
 def _list_state(document: dict[str, Any]) -> str:

@@ -43,27 +43,51 @@ def ask_tmux(socket: str, job_dir: str) -> bool:
 
     What tmux starts is its own child, and nobody's who asks.
     """
-    import subprocess
-
-    from delegate_job import own_session
-
     script = f"{os.path.dirname(os.path.abspath(__file__))}/pane.py"  # noqa: PTH100, PTH120 - as above
     argv = [sys.executable, "-I", "-S", "-X", "utf8", script, SUPERVISE, job_dir]
     # tmux takes a trailing `;` for the end of its command (3.3a).
     words = [f"{word[:-1]}\\;" if word.endswith(";") else word for word in argv]
-    tmux = ["tmux", "-f", os.devnull, "-S", socket, "new-session", "-d", "-s", SESSION, "--", *words]
+    return _call(socket, "new-session", "-d", "-s", SESSION, "--", *words)
+
+
+def end_our_session() -> None:
+    """Have tmux end the session around us, without waiting for it."""
+    socket, _, session = _tmux_around()
+    if socket:
+        _call(socket, "kill-session", "-t", f"${session}")
+
+
+def _call(socket: str, *words: str) -> bool:
+    import subprocess
+
+    from delegate_job import own_session
+
     env = {name: value for name, value in os.environ.items() if not name.startswith("TMUX")}
     quiet = subprocess.DEVNULL
     try:
         # Its own session: the pane may be hung up while it asks.
-        own_session.start(tmux, env=env, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/")
+        own_session.start(
+            ["tmux", "-f", os.devnull, "-S", socket, *words],
+            env=env,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            cwd="/",
+        )
     except OSError:
-        return False  # No tmux on this PATH: any command that opens the registry does it too.
+        return False  # No tmux on this PATH.
     return True
 
 
+def _tmux_around() -> tuple[str, str, str]:
+    """Return socket, process id and session of the server around us, from `TMUX=socket,pid,session`."""
+    place, _, session = os.environ.get("TMUX", "").rpartition(",")
+    socket, _, server = place.rpartition(",")
+    return socket, server, session
+
+
 def _ask_our_tmux(job_dir: str) -> None:
-    socket, _, server = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")
+    socket, server, _ = _tmux_around()
     if _lives(server):  # To ask a dead one would start a new one.
         ask_tmux(socket, job_dir)
 

@@ -37,6 +37,10 @@ def main(job_dir: str) -> int:
     lock = _take_lock(f"{job_dir}/runner.lock")
     if lock is None or os.fstat(lock).st_size:
         _say("delegate-job: this job has a runner, or has had one, or is not to have one any more")
+        if not os.path.exists(f"{job_dir}/launch.json"):  # noqa: PTH110 - pathlib costs 10 ms of start-up
+            from delegate_job import owner_watch
+
+            owner_watch.end_our_session()  # The job is over: nobody looks for one that comes so late.
         return NOT_TO_RUN
     go_read, go = os.pipe()
     failure, failure_write = os.pipe()

@@ -6,6 +6,7 @@ Nothing here draws, and all text is printable.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from delegate_job import output
 from delegate_job.job import Job, JobState
 from delegate_job.output import agent_name, printable
 from delegate_job.rows import Row
@@ -15,8 +16,6 @@ from delegate_job.times import in_one_unit, seconds_since
 GAP = "  "
 WAITING_MARK = "!"
 CURSOR_MARK = ">"
-_MOST = 300
-"""Characters of a text that may stand in a cell."""
 
 
 class Column(NamedTuple):
@@ -47,9 +46,8 @@ def state_of(job: Job) -> str:
 
 
 def why(job: Job) -> str:
-    """Return why it waits or how it ended, or what the agent said last."""
-    said = job.detail if job.detail and job.detail not in (job.reason or "") else None
-    return printable(": ".join(filter(None, (job.reason, said)))[:_MOST])
+    """Return why it waits or how it ended, and what the agent said last."""
+    return output.why(job.reason, job.detail)
 
 
 def cells(row: Row, since: str) -> tuple[str, ...]:

@@ -177,6 +177,15 @@ def test_list_for_people(place: Place) -> None:
     assert (detail in line, "\x1b" in done.stdout) == (True, False)
 
 
+def test_list_says_why_a_job_was_rejected(place: Place) -> None:
+    """Why it ended so comes before what its agent has claimed."""
+    check = place.script("check", "exit 3")
+    assert (
+        place.submit(f"{REPORT} completed --detail claimed", "--validate", check, "--close").returncode == 3
+    )
+    assert place.run("list").stdout.endswith("  the check rejected the work: exit 3: claimed\n")
+
+
 def test_list_without_jobs(place: Place) -> None:
     """Nothing on stdout, a hint on stderr; as JSON an empty array."""
     done = place.run("list")

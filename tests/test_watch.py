@@ -203,7 +203,7 @@ def test_lines_where_there_is_no_terminal(place: Place) -> None:
     agent = f"{REPORT} permission_required --detail $'may\\e[31m I'\n{UNTIL_TOLD}\n{COMPLETED}"
     submit = place.start(*place.submit_args(agent))
     line = next(line for line in lines_of(watch) if " WAITING " in line)
-    assert line.endswith("permission_required: permission required\n")
+    assert line.endswith("permission_required: permission required: may [31m I\n")
     (place.work / "go").touch()
     assert next(line for line in lines_of(watch) if " accepted " in line)
     assert submit.wait(30) == 0
