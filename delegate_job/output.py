@@ -289,7 +289,7 @@ def _cells(document: dict[str, Any], *, colours: bool) -> tuple[Cell, ...]:
 
 def why(reason: str | None, detail: str | None) -> str:
     """Return in one line why a job waits or how it ended, and what the agent said last."""
-    said = detail if detail and detail not in (reason or "") else None
+    said = detail if detail and not (reason or "").endswith(detail) else None
     return printable(": ".join(filter(None, (reason, said)))[:_MOST_DETAIL])
 
 

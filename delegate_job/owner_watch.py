@@ -50,11 +50,14 @@ def ask_tmux(socket: str, job_dir: str) -> bool:
     return _call(socket, "new-session", "-d", "-s", SESSION, "--", *words)
 
 
-def end_our_session() -> None:
-    """Have tmux end the session around us, without waiting for it."""
-    socket, _, session = _tmux_around()
-    if socket:
-        _call(socket, "kill-session", "-t", f"${session}")
+def close_our_pane() -> None:
+    """Have tmux close the pane around us, and its session if there is no other; do not wait for it."""
+    socket, server = _tmux_around()
+    pane = os.environ.get("TMUX_PANE", "")
+    if socket and pane:
+        # Another server at this path has a pane of that name too.
+        is_ours = f"#{{==:#{{pid}},{server}}}"
+        _call(socket, "if-shell", "-F", "-t", pane, is_ours, f"kill-pane -t {pane}")
 
 
 def _call(socket: str, *words: str) -> bool:
@@ -79,15 +82,14 @@ def _call(socket: str, *words: str) -> bool:
     return True
 
 
-def _tmux_around() -> tuple[str, str, str]:
-    """Return socket, process id and session of the server around us, from `TMUX=socket,pid,session`."""
-    place, _, session = os.environ.get("TMUX", "").rpartition(",")
-    socket, _, server = place.rpartition(",")
-    return socket, server, session
+def _tmux_around() -> tuple[str, str]:
+    """Return socket and process id of the server around us, from `TMUX=socket,pid,session`."""
+    socket, _, server = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")
+    return socket, server
 
 
 def _ask_our_tmux(job_dir: str) -> None:
-    socket, server, _ = _tmux_around()
+    socket, server = _tmux_around()
     if _lives(server):  # To ask a dead one would start a new one.
         ask_tmux(socket, job_dir)
 

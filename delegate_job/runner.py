@@ -37,10 +37,10 @@ def main(job_dir: str) -> int:
     lock = _take_lock(f"{job_dir}/runner.lock")
     if lock is None or os.fstat(lock).st_size:
         _say("delegate-job: this job has a runner, or has had one, or is not to have one any more")
-        if not os.path.exists(f"{job_dir}/launch.json"):  # noqa: PTH110 - pathlib costs 10 ms of start-up
+        if lock is not None and _comes_too_late(job_dir, lock):
             from delegate_job import owner_watch
 
-            owner_watch.end_our_session()  # The job is over: nobody looks for one that comes so late.
+            owner_watch.close_our_pane()
         return NOT_TO_RUN
     go_read, go = os.pipe()
     failure, failure_write = os.pipe()
@@ -66,6 +66,15 @@ def _take_lock(path: str) -> int | None:
         else:
             return fd
     return None
+
+
+def _comes_too_late(job_dir: str, lock: int) -> bool:
+    """Return whether the launch was given up before it came to us, and its job is over.
+
+    Then nobody has seen the pane, and nobody looks for it. A runner that has run has left more in the lock.
+    """
+    is_forbidden = os.pread(lock, 64, 0) == f"{ENDED}\n".encode()
+    return is_forbidden and not os.path.exists(f"{job_dir}/launch.json")  # noqa: PTH110 - pathlib costs 10 ms
 
 
 def mark(job_dir: str, lock: os.stat_result) -> str:

@@ -33,10 +33,13 @@ def _guard_of_the_users_own_files(tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hangups_are_heard() -> None:
-    """What is started here hears SIGHUP also when the tests run under `nohup`: it would be inherited."""
+def _signals_are_heard() -> None:
+    """What is started here hears them also when the tests run under `nohup`, or with `&` in a script."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
+    for signum in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from delegate_job import environment, launcher, processes
+from delegate_job import environment, launcher, processes, runner
 from delegate_job.errors import NotStartedError
 from delegate_job.launcher import RunnerState
 from delegate_job.tmux import SessionExistsError, Tmux, TmuxError
@@ -140,6 +140,32 @@ def test_an_agent_that_is_stopped_while_it_starts_does_not_start(pane: Pane, wai
     launcher.relaunch(pane.tmux, "job-1", pane.paths)
     wait_until(lambda: launcher.runner_state(pane.paths) is not RunnerState.STARTING)
     assert pane.await_end()["exit_code"] == 8
+
+
+def test_a_pane_that_comes_up_after_its_job_is_over_closes_itself(pane: Pane) -> None:
+    """Nobody has seen it. Its session goes with it, but for what a person has opened there."""
+    pane.paths.runner_lock.write_text(f"{runner.ENDED}\n")
+    argv = launcher.runner_argv(pane.paths)
+    pane.tmux.start_session("kept", ["sleep", "600"], pane_log=pane.paths.pane_log)
+    assert pane.place.tmux("new-window", "-d", "-t", "=kept:", "--", *argv).returncode == 0
+    pane.tmux.start_session("job-1", argv, pane_log=pane.paths.pane_log)
+    listed = ("list-panes", "-a", "-F", "#{session_name} #{pane_start_command}")
+    wait_until(lambda: "pane.py" not in pane.place.tmux(*listed).stdout, what="the end of the panes")
+    assert pane.place.tmux("list-panes", "-a", "-F", "#{session_name}").stdout == "kept\n"
+
+
+def test_a_runner_that_comes_too_late_closes_no_pane_of_another_server(pane: Pane) -> None:
+    """A server that has come to the place of its own has a pane of the same name."""
+    pane.paths.runner_lock.write_text(f"{runner.ENDED}\n")
+    socket = pane.tmux.start_session("other", ["sleep", "600"], pane_log=pane.paths.pane_log)
+    environ = {**pane.place.environ, "TMUX": f"{socket},1,0", "TMUX_PANE": "%0"}
+    argv = launcher.runner_argv(pane.paths)
+    done = subprocess.run(argv, env=environ, capture_output=True, timeout=20, check=False)
+    assert done.returncode == runner.NOT_TO_RUN
+    wait_until(
+        lambda: not [each for each in pane.place.processes() if "if-shell" in each.command], what="tmux"
+    )
+    assert Tmux(socket=socket).has_session("other") is True
 
 
 def test_a_runner_that_does_not_answer_is_killed_with_its_tree(pane: Pane) -> None:
