@@ -274,9 +274,9 @@ def supervise(paths: RegistryPaths, *, idle_after: float, max_checks: int) -> No
         _close_gate(paths)
         if lock is None:
             raise RegistryError(f"the registry {paths.root} has a supervisor already")
-        os.ftruncate(lock, 0)
-        os.write(lock, b"%d\n" % os.getpid())
         with hearing_signals() as inbox:
+            os.ftruncate(lock, 0)
+            os.write(lock, b"%d\n" % os.getpid())
             while not _run(Background(registry, inbox, idle_after=idle_after, max_checks=max_checks)):
                 pass
 

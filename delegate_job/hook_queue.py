@@ -12,22 +12,23 @@ TYPE_CHECKING = False  # As in typing, which costs 3 ms of start-up.
 if TYPE_CHECKING:
     from typing import Any
 
-TOLD_WITHIN = 0.5
+TOLD_WITHIN = 1.0
 """Seconds after which what the agent has not written down does not wait."""
 _TAIL = 1 << 18
 """Bytes of the file's end that are read."""
 
 
-def is_queued(mapper: "Any", path: str, since: str) -> bool:
+def is_queued(mapper: "Any", path: str, since: str, said: str) -> bool:
     """Return whether the mapper finds a prompt of `since` in the queue that the file at `path` tells of.
 
-    False where nothing can be known: then the turn is taken to have ended as any other.
+    `said` is what the agent said last. False where nothing can be known: then the turn is taken to have ended
+    as any other.
     """
     found: bool | None = None
 
     def is_told() -> bool:
         nonlocal found
-        found = mapper.is_queued(_last_lines(path), since)
+        found = mapper.is_queued(_last_lines(path), since, said)
         return found is not None
 
     if path and hasattr(mapper, "is_queued"):

@@ -26,10 +26,11 @@ _JOINTS = {ord("-"): None, ord("_"): None}
 class Turn:
     """One turn of the agent: its number, how it stands, where `reports.jsonl` ended when it began.
 
-    `asked`: for its report. `joined`: when its prompt came, if another turn was going on then, else empty.
+    `asked`: for its report. `joined`: when its prompt came, if another turn was going on then, else empty;
+    `prompt`: the agent's own id of that turn's prompt.
     """
 
-    __slots__ = ("asked", "inode", "joined", "number", "offset", "state")
+    __slots__ = ("asked", "inode", "joined", "number", "offset", "prompt", "state")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Turn:
         *,
         asked: bool = False,
         joined: str = "",
+        prompt: str = "",
     ) -> None:
         self.number = number
         self.state = state
@@ -47,6 +49,7 @@ class Turn:
         self.offset = offset
         self.asked = asked
         self.joined = joined
+        self.prompt = prompt
 
 
 class HookState:
@@ -60,9 +63,16 @@ class HookState:
     def turn(self) -> Turn:
         """Return the turn that was begun last; before the first one, a turn that has no number."""
         try:
-            number, state, inode, offset, asked, *joined = self._read("turn").split()
+            number, state, inode, offset, asked, *rest = self._read("turn").split()
+            joined, prompt = [*rest, "", ""][:2]
             return Turn(
-                int(number), state, int(inode), int(offset), asked=asked == "asked", joined="".join(joined)
+                int(number),
+                state,
+                int(inode),
+                int(offset),
+                asked=asked == "asked",
+                joined=joined,
+                prompt=prompt,
             )
         except (OSError, ValueError):
             return Turn()
@@ -70,7 +80,9 @@ class HookState:
     def keep_turn(self, turn: Turn) -> bool:
         """Write the turn down; return whether that was done."""
         asked = "asked" if turn.asked else "-"
-        words = f"{turn.number} {turn.state} {turn.inode} {turn.offset} {asked} {turn.joined}"
+        # One that joined none has no word for either.
+        joined = f"{turn.joined} {''.join(turn.prompt.split())}" if turn.joined else ""
+        words = f"{turn.number} {turn.state} {turn.inode} {turn.offset} {asked} {joined}"
         return self._write("turn", words)
 
     def end_turn(self) -> None:

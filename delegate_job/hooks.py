@@ -99,9 +99,10 @@ class Hook:
     def act(self, heard: Heard) -> None:
         """Report what was heard, and answer where an answer is due."""
         dialog = None
+        queued = self._queued(heard)
         # Not held to the end of the process: the owner of a job acts for a transcript too.
         with self._state.locked():
-            answer = self._note(heard)
+            answer = self._note(heard, queued)
             if heard.opens and heard.kind is not None:
                 dialog = self._open_dialog(heard)
         if dialog:
@@ -109,7 +110,21 @@ class Hook:
         elif answer:
             _print(answer)
 
-    def _note(self, heard: Heard) -> str:
+    def _queued(self, heard: Heard) -> str:
+        """Return when the prompt came that is up next, at the end of the turn in whose middle it came.
+
+        Else empty. The answer is waited for: not under the lock.
+        """
+        turn = self._state.turn()
+        if heard.turn != "ends" or not turn.joined or heard.busy:
+            return ""
+        if heard.prompt != turn.prompt:
+            return ""  # It is the end of that prompt's own turn.
+        from delegate_job.hook_queue import is_queued
+
+        return turn.joined if is_queued(self._mapper, heard.queue, turn.joined, heard.detail or "") else ""
+
+    def _note(self, heard: Heard, queued: str) -> str:
         was_open = bool(heard.closes) and self._state.close_dialogs(heard.closes)
         if was_open and not heard.turn and heard.kind in {None, "progress"}:
             # It may come after the turn's end, and be no sign of life any more.
@@ -119,7 +134,7 @@ class Hook:
         if isinstance(session := self._payload.get("session_id"), str) and heard.kind == "started":
             self._state.keep_session(session)
         if heard.turn == "ends":
-            return self._turn_ends(heard)
+            return self._turn_ends(heard, queued)
         self._note_turn(heard)
         return ""
 
@@ -128,6 +143,7 @@ class Hook:
         turn = state.turn()
         if heard.turn == "begins":
             turn.joined = journal_line.now() if turn.number and turn.state != OVER else ""
+            turn.prompt = heard.prompt
             turn.number, turn.state, turn.asked = turn.number + 1, OPEN, False
             turn.inode, turn.offset = self._end_of_reports()
             state.keep_turn(turn)
@@ -150,7 +166,7 @@ class Hook:
         if heard.kind is not None:
             self.report(heard.kind, heard.detail, heard.data)
 
-    def _turn_ends(self, heard: Heard) -> str:
+    def _turn_ends(self, heard: Heard, queued: str) -> str:
         """Report the end of a turn for what it is; return what the agent is to be asked, empty: nothing."""
         state, turn = self._state, self._state.turn()
         if turn.state == OVER and getattr(self._mapper, "ENDS_WHEN_OVER", False):
@@ -160,7 +176,8 @@ class Hook:
             state.keep_turn(turn)
             self.report("progress", f"turn ended; still running: {heard.busy}", heard.data)
             return ""
-        if turn.joined and self._goes_on(heard, turn):
+        if queued and queued == turn.joined:
+            self._goes_on(heard, turn)
             return ""
         said = self._said_since(turn.inode, turn.offset)
         if said or turn.asked or not (question := self._question()):
@@ -178,17 +195,12 @@ class Hook:
         self.report("progress", "turn ended without a report; asked for it", heard.data)
         return question
 
-    def _goes_on(self, heard: Heard, turn: Turn) -> bool:
-        """Return whether what ends is the turn before: the prompt that came in its middle is up next."""
-        from delegate_job.hook_queue import is_queued
-
-        if not is_queued(self._mapper, heard.queue, turn.joined):
-            return False
+    def _goes_on(self, heard: Heard, turn: Turn) -> None:
+        """What ends is the turn before: the prompt that came in its middle is up next."""
         turn.joined, turn.asked, turn.state = "", False, OPEN
         turn.inode, turn.offset = self._end_of_reports()
         self._state.keep_turn(turn)
         self.report("progress", "turn ended; the next begins with what was sent", heard.data)
-        return True
 
     def _question(self) -> str:
         if not hasattr(self._mapper, "ask"):

@@ -121,7 +121,10 @@ def runner_state(paths: JobPaths) -> RunnerState:
         ran = paths.runner_lock.stat().st_size > 0
     except FileNotFoundError:
         ran = False
-    return RunnerState.GONE if ran else RunnerState.STARTING
+    if not ran:
+        return RunnerState.STARTING
+    # It may have come, and written down that it has, between the two looks.
+    return RunnerState.RUNNING if locks.is_held(paths.runner_lock) else RunnerState.GONE
 
 
 def read_record(paths: JobPaths) -> Record:

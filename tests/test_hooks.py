@@ -145,22 +145,33 @@ def test_a_claim_of_the_turn_before_is_none_of_this(job: Hooked) -> None:
     assert ASK in job.run("Stop", stop())
 
 
-def transcript(job: Hooked, *operations: str, at: datetime | None = None) -> str:
-    """Write a transcript with these operations on the queue, as claude-code 2.1.330 does; return its path."""
+def transcript(
+    job: Hooked, *operations: str, at: datetime | None = None, says: str = "", before: str = ""
+) -> str:
+    """Write a transcript with these operations on the queue, as claude-code 2.1.330 does; return its path.
+
+    What the agent says stands behind them, and before them.
+    """
     when = (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    entries = [{"type": "queue-operation", "operation": each, "timestamp": when} for each in operations]
-    lines = [json.dumps(entry) for entry in ({"type": "mode"}, *entries, {"type": "system"})]
+    queue = [{"type": "queue-operation", "operation": each, "timestamp": when} for each in operations]
+    said = [
+        {"type": "assistant", "message": {"content": [{"type": "text", "text": text}]}}
+        for text in (before, says or str(stop()["last_assistant_message"]))
+    ]
+    entries = [{"type": "mode"}, said[0], *queue, said[1], {"type": "system"}]
+    lines = [json.dumps(entry) for entry in entries]
     path = job.job_dir / "transcript.jsonl"
     path.write_text("\n".join([*lines, '{"type":"queue-operation", cut']))
     return str(path)
 
 
 def joined_by_a_prompt(job: Hooked, claim: str = "") -> None:
-    """Begin a turn, and let a prompt come in its middle."""
-    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    """Begin a turn, and let a prompt come in its middle: it is told with the id of the first."""
+    prompt = payload("UserPromptSubmit", prompt_id=stop()["prompt_id"])
+    job.run("UserPromptSubmit", prompt)
     if claim:
         job.says(claim)
-    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.run("UserPromptSubmit", prompt)
 
 
 def test_a_prompt_that_waits_in_the_queue_is_a_turn_of_its_own(job: Hooked) -> None:
@@ -187,7 +198,7 @@ def test_a_prompt_may_join_what_the_background_has_begun(job: Hooked) -> None:
     """After an end that was none a turn begins without a prompt; one that comes in its middle may wait."""
     job.run("UserPromptSubmit", payload("UserPromptSubmit"))
     job.run("Stop", payload("Stop"))
-    job.run("UserPromptSubmit", payload("UserPromptSubmit"))
+    job.run("UserPromptSubmit", payload("UserPromptSubmit", prompt_id=stop()["prompt_id"]))
     assert job.run("Stop", stop(transcript_path=transcript(job, "enqueue"))) == ""
     assert job.kinds()[-1] == "progress"
 
@@ -229,8 +240,28 @@ def test_a_queue_that_is_told_of_late_is_waited_for(job: Hooked, monkeypatch: py
     path = transcript(job)
     writer = threading.Timer(0.1, lambda: transcript(job, "enqueue"))
     writer.start()
-    assert hook_queue.is_queued(claude_code, path, since) is True
+    assert hook_queue.is_queued(claude_code, path, since, str(stop()["last_assistant_message"])) is True
     writer.join()
+
+
+def test_a_transcript_that_is_behind_is_waited_for(job: Hooked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a prompt has left the queue is written late too: what was said last shows that all is there."""
+    monkeypatch.setattr(hook_queue, "TOLD_WITHIN", 30.0)
+    since, said = journal.new_event(JOB, "progress")["at"], "It is done."
+    path = transcript(job, "enqueue", says="Another thing.", before=said)
+    writer = threading.Timer(0.1, lambda: transcript(job, "enqueue", "remove", says=said))
+    writer.start()
+    assert hook_queue.is_queued(claude_code, path, since, said) is False
+    writer.join()
+
+
+@pytest.mark.parametrize("says", ["It is done.", "", "x" * 5000])
+def test_the_end_of_the_queued_prompts_own_turn(job: Hooked, says: str) -> None:
+    """The agent's own id of the prompt tells, whatever the transcript says: after Esc it comes first."""
+    joined_by_a_prompt(job)
+    path = transcript(job, "enqueue", says=says)
+    told = {"transcript_path": path, "last_assistant_message": says}
+    assert ASK in job.run("Stop", stop(**told, prompt_id="second"))
 
 
 @pytest.mark.parametrize("where", ["", "missing", "a pipe", "a directory", "nul\0", "relative"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from delegate_job import environment, launcher, processes, runner
+from delegate_job import environment, launcher, locks, processes, runner
 from delegate_job.errors import NotStartedError
 from delegate_job.launcher import RunnerState
 from delegate_job.tmux import SessionExistsError, Tmux, TmuxError
@@ -111,6 +111,27 @@ def test_a_job_has_one_runner(pane: Pane) -> None:
     assert launcher.stop_agent(pane.paths)
     with pytest.raises(SessionExistsError):
         launcher.start(pane.tmux, "job-1", pane.paths)
+
+
+def test_a_runner_that_comes_while_it_is_looked_for_is_not_gone(
+    pane: Pane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at its lock and that at its record it takes the one and writes the other."""
+    look, held = locks.is_held, list[int]()
+
+    def look_as_it_comes(path: Path) -> bool:
+        is_held = look(path)
+        if not held:
+            lock = locks.acquire(path)
+            assert lock is not None
+            os.write(lock, b"runner 1 1 boot\n")
+            held.append(lock)
+        return is_held
+
+    monkeypatch.setattr(locks, "is_held", look_as_it_comes)
+    assert launcher.runner_state(pane.paths) is RunnerState.RUNNING
+    os.close(held[0])
+    assert launcher.runner_state(pane.paths) is RunnerState.GONE
 
 
 def test_stopping_ends_everything_and_is_recorded(pane: Pane) -> None:

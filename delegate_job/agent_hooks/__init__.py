@@ -12,10 +12,11 @@ A module here is named like its agent (`-` as `_`) and has
         What the stop hook prints so that the agent goes on and reads `reason`. Only where some `heard` ends
         a turn (`turn="ends"`) and the agent heeds such an answer.
 
-    def is_queued(lines: Iterable[bytes], since: str) -> bool | None:
+    def is_queued(lines: Iterable[bytes], since: str, said: str) -> bool | None:
         Whether a prompt that came at `since` (RFC 3339), in the middle of a turn, still waits at its end to
         become a turn of its own; None: that is not written yet. `lines` are the last ones of the file that
-        the end of the turn names (`Heard.queue`). Only where the agent tells of such a prompt when it comes.
+        the end of the turn names (`Heard.queue`), `said` is what the agent said last. Only where the agent
+        tells of such a prompt when it comes.
 
     ENDS_WHEN_OVER = True
         Where a turn that has failed or was interrupted is told to end once more: that says nothing then. With
@@ -50,6 +51,7 @@ class Heard:
     `permission_required`, unless its turn has ended before: it is no silent stop that a check could judge).
     `busy`: at the end of a turn, what still runs in the background, in words; then it is no end.
     `queue`: at the end of a turn, the path of the file that tells which prompts wait; empty: none does.
+    `prompt`: at the beginning and the end of a turn, the agent's own id of the prompt that it answers.
     `opens`: the key of a dialog that waits for a person from now on; `closes`: the key of a dialog that was
     answered, "*" for all. A key tells one dialog from others that are open at the time.
     `waits`: the hook itself may wait for the user's answer to the dialog that it `opens`.
@@ -64,6 +66,7 @@ class Heard:
         "detail",
         "kind",
         "opens",
+        "prompt",
         "question",
         "queue",
         "shows",
@@ -80,6 +83,7 @@ class Heard:
         turn: str = "",
         busy: str = "",
         queue: str = "",
+        prompt: str = "",
         opens: str = "",
         closes: str = "",
         waits: bool = False,
@@ -92,6 +96,7 @@ class Heard:
         self.turn = turn
         self.busy = busy
         self.queue = queue
+        self.prompt = prompt
         self.opens = opens
         self.closes = closes
         self.waits = waits

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _QUESTION = "AskUserQuestion"
+_BEGINNING = 200
+"""Characters by which a text is known again."""
 
 ask = block
 
@@ -47,31 +49,41 @@ def decision(payload: "dict[str, Any]", answer: Answer) -> str:
     return dumps({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": given}})
 
 
-def is_queued(lines: "Iterable[bytes]", since: str) -> "bool | None":
+def is_queued(lines: "Iterable[bytes]", since: str, said: str) -> "bool | None":
     """Return whether prompts are in the queue, by the transcript's end; None: that of `since` is not told.
 
     UserPromptSubmit tells of each at once; `enqueue` is written after that. With the next result of a tool it
     goes into the turn that runs (`remove`), and at that turn's end into one of its own (`dequeue`), of which
-    no hook tells. There is one such entry for each prompt, but for `popAll` (claude-code 2.1.330).
+    no hook tells. There is one such entry for each prompt, but for `popAll`. All is written up to some tenths
+    of a second late, in its order: what was said last must stand there too (claude-code 2.1.330).
     """
-    waiting, is_told = 0, False
+    waiting, is_told, is_whole = 0, False, not said.strip()
     for line in lines:
-        if b'"queue-operation"' not in line:
+        if b'"queue-operation"' not in line and b'"assistant"' not in line:
             continue
         try:
             entry = loads(line.decode())
         except (ValueError, RecursionError):
             continue
-        if not isinstance(entry, dict) or entry.get("type") != "queue-operation":
-            continue
-        operation = entry.get("operation")
-        if operation == "enqueue":
+        kind = entry.get("type") if isinstance(entry, dict) else None
+        if kind == "assistant":
+            is_whole = is_whole or (is_told and _says(entry, said))
+        elif kind == "queue-operation" and entry.get("operation") == "enqueue":
             waiting += 1
             # Milliseconds there: `since` may have more digits.
             is_told = is_told or text_of(entry, "timestamp")[:23] >= since[:23]
-        else:
-            waiting = 0 if operation == "popAll" else max(0, waiting - 1)
-    return waiting > 0 if is_told else None
+        elif kind == "queue-operation":
+            waiting = 0 if entry.get("operation") == "popAll" else max(0, waiting - 1)
+    if is_told and (is_whole or not waiting):
+        return waiting > 0
+    return None
+
+
+def _says(entry: "dict[str, Any]", said: str) -> bool:
+    """Return whether an entry of the transcript has the beginning of what was said."""
+    blocks = list_of(table_of(entry, "message"), "content")
+    texts = [text_of(block, "text").strip()[:_BEGINNING] for block in blocks if isinstance(block, dict)]
+    return any(text and said.strip().startswith(text) for text in texts)
 
 
 def _session_start(payload: "dict[str, Any]") -> Heard:
@@ -82,8 +94,8 @@ def _session_start(payload: "dict[str, Any]") -> Heard:
     return Heard("started", None, data, closes="*")
 
 
-def _prompt(_payload: "dict[str, Any]") -> Heard:
-    return Heard("progress", "turn started", turn="begins", closes="*")
+def _prompt(payload: "dict[str, Any]") -> Heard:
+    return Heard("progress", "turn started", turn="begins", closes="*", prompt=text_of(payload, "prompt_id"))
 
 
 def _permission(payload: "dict[str, Any]") -> Heard:
@@ -137,6 +149,7 @@ def _stop(payload: "dict[str, Any]") -> Heard:
         turn="ends",
         busy=busy[:500],
         queue=text_of(payload, "transcript_path"),
+        prompt=text_of(payload, "prompt_id"),
         closes="" if busy else "*",
     )
 
