@@ -27,6 +27,8 @@ STOP_TIMEOUT = 12.0
 """Seconds in which a stopped agent's processes must be gone: the runner's own limits and some more."""
 SESSION_TIMEOUT = 3 * SILENT_FOR + 20.0
 """Seconds for tmux to end a session: three times of silence, and calls between. Nobody waits for it."""
+RECORDED_WITHIN = 2.0
+"""Seconds for the end of a recording to be written before it is kept: a busy machine may begin it late."""
 AT_ONCE = 16
 """Agents that one process ends side by side: each is waited for by looking fifty times a second."""
 _SLOTS = threading.BoundedSemaphore(AT_ONCE)
@@ -69,8 +71,16 @@ class Close(Duty):
         why = list[str]()
         # With a person waiting there is one call, and what it can't end is said and left.
         patience = 0.0 if self._owned.is_attended else SESSION_TIMEOUT
-        gone = retry_until(lambda: self._is_session_gone(why), timeout=patience, interval=1.0)
-        return None if gone else why[-1]
+        if not retry_until(lambda: self._is_session_gone(why), timeout=patience, interval=1.0):
+            return why[-1]
+        retry_until(self._is_recorded, timeout=RECORDED_WITHIN, interval=0.01)
+        return None
+
+    def _is_recorded(self) -> bool:
+        """Return whether what copies the pane's output has come to its end: that of the session ends it."""
+        if not self._paths.pane_log.exists() or self._paths.pane_log.stat().st_size == 0:
+            return True
+        return self._paths.pane_cast.exists() and not locks.is_held(self._paths.pane_cast)
 
     def _is_session_gone(self, why: list[str]) -> bool:
         try:

@@ -5,6 +5,7 @@ only what Python has loaded by itself, and reads little at a time. The form is a
 (docs.asciinema.org/manual/asciicast/v2).
 """
 
+import fcntl
 import os
 import time
 
@@ -38,12 +39,13 @@ def main(path: str, size: str, tty: str) -> int:
 class Recording:
     """A recording that is begun, or gone on with when the file is there: one agent may be launched twice.
 
-    `size` is columns and rows. What cannot be written, say to a full disk, is left out. OSError when the
-    file cannot be opened.
+    `size` is columns and rows. What cannot be written, say to a full disk, is left out. The file's lock is
+    held until the end, by which others see that all is there. OSError when the file cannot be opened.
     """
 
     def __init__(self, path: str, size: tuple[int, int], tty: str = "") -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        _lock(self._fd)
         self._tty = tty
         self._rest = b""
         self._size_due = 0.0
@@ -112,6 +114,13 @@ class Recording:
         while left:
             left = left[os.write(self._fd, left) :]
             self._is_torn = bool(left)
+
+
+def _lock(fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # A recorder before this one is about to end.
 
 
 def _began(head: bytes) -> float | None:

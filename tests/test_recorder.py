@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ def test_a_job_leaves_a_recording(place: Place) -> None:
     assert times == sorted(times)
     assert path.stat().st_mode & 0o777 == 0o600
     assert said(place.log_dir(job_id(done.stdout)) / "pane.cast").startswith("one ä two")
+
+
+def test_a_recording_that_begins_late_is_kept_whole(place: Place) -> None:
+    """On a busy machine the agent may be done before what records it has started."""
+    (place.root / "bin").mkdir()
+    real = shutil.which("nice", path=place.environ["PATH"])
+    place.script("bin/nice", f'sleep 0.5\nexec "{real}" "$@"')
+    late = {"PATH": f"{place.root}/bin:{place.environ['PATH']}"}
+    done = place.submit('echo "last words"\n"$DJ" publish --event completed', "--close", env=late)
+    assert done.returncode == 0, done
+    log = place.log_dir(job_id(done.stdout))
+    assert "last words" in said(log / "pane.cast")
+    assert "last words" in (log / "pane.log").read_text()
 
 
 def test_a_relaunch_goes_on_with_the_recording(pane: Pane) -> None:
