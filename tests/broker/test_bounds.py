@@ -20,15 +20,15 @@ def test_a_packet_over_the_limit_ends_its_connection() -> None:
         with login(server) as client:
             assert client.publish("t/x", b"x" * 980)
             client.send(b"\x32\xff\xff\x7f")
-            assert client.wait_closed(1)
+            assert client.wait_closed()
         assert other.ping()
 
 
 def test_before_the_token_a_packet_may_be_small_only() -> None:
     """A stranger can't make the broker keep a megabyte."""
-    with serve_ours(connect_bytes=500) as server, Client(server.address) as client:
+    with serve_ours(connect_bytes=500, connect_seconds=60) as server, Client(server.address) as client:
         client.send(packet(0x10, b"\x00\x04MQTT\x04\xc2\x00\x00" + string("x" * 600)))
-        assert client.wait_closed(1)
+        assert client.wait_closed()
 
 
 def test_one_connection_too_many_is_told_so() -> None:
@@ -57,11 +57,11 @@ def test_the_client_that_takes_its_own_id_over_needs_no_room() -> None:
 
 def test_many_silent_connections_push_each_other_out() -> None:
     """Who connects and says nothing is cut, oldest first, when there are too many; clients come through."""
-    with serve_ours(pending=5) as server, ExitStack() as stack:
+    with serve_ours(pending=5, connect_seconds=60) as server, ExitStack() as stack:
         silent = [stack.enter_context(Client(server.address)) for _ in range(20)]
         with login(server) as client:
             assert client.ping()
-        assert all(one.wait_closed(2) for one in silent[:15])
+        assert all(one.wait_closed() for one in silent[:15])
         assert not silent[-1].wait_closed(0.1)
 
 
@@ -130,19 +130,20 @@ def test_topics_and_filters_end_at_their_levels() -> None:
 
 def test_a_fast_client_is_slowed_and_loses_nothing() -> None:
     """Beyond its burst it goes at the allowed rate; the owner goes as it likes."""
-    with (
-        serve_ours(publishes_per_second=200, publish_burst=20) as server,
-        login(server, "observer") as observer,
-    ):
-        observer.subscribe(("job/#", 0))
-        for user, slowed in (("job1", True), ("owner", False)):
-            with login(server, user) as client:
-                began = time.monotonic()
-                for number in range(100):
-                    assert client.publish("job/1/report/x", b"%d" % number)
-                took = time.monotonic() - began
-            assert (took > 0.35) is slowed
-        assert len(observer.wait_for(200)) == 200
+    # The rate beside the owner would take a slowed client half a minute: also a busy machine is faster.
+    for user, rate, slowed in (("job1", 200, True), ("owner", 2, False)):
+        with (
+            serve_ours(publishes_per_second=rate, publish_burst=20) as server,
+            login(server, "observer") as observer,
+            login(server, user) as client,
+        ):
+            observer.subscribe(("job/#", 0))
+            began = time.monotonic()
+            for number in range(100):
+                assert client.publish("job/1/report/x", b"%d" % number)
+            took = time.monotonic() - began
+            assert (took > 70 / rate) is slowed
+            assert len(observer.wait_for(100)) == 100
 
 
 def test_a_client_that_stays_too_fast_is_cut() -> None:
@@ -188,9 +189,10 @@ def test_keepalive_counts_packets_and_not_bytes() -> None:
 
 def test_a_client_that_pings_lives_on() -> None:
     """PINGREQ counts as a sign of life."""
-    with serve_ours() as server, login(server, keepalive=1) as client:
-        for _ in range(5):
-            client.quiet_for(0.7)
+    with serve_ours() as server, login(server, keepalive=4) as client:
+        # More than the 6 s after which a silent client is given up, with pauses that are far below.
+        for _ in range(13):
+            client.quiet_for(0.5)
             assert client.ping()
 
 
