@@ -78,12 +78,19 @@ def begin(request: pytest.FixtureRequest, place: Place) -> Callable[[str, str], 
 
     def start(reporter: str, last: str) -> Job:
         report = client(place, reporter)
-        agent = f"{report} progress '{DETAIL}'\nuntil [ -e go ]; do sleep 0.05; done\n{report} {last} done"
+        until_told = "until [ -e {} ]; do sleep 0.05; done".format
+        first, then = f"{report} progress '{DETAIL}'", f"{report} {last} done"
+        agent = "\n".join((until_told("begin"), first, until_told("go"), then))
         options = ("--broker", server.url) if server else ()
         submit = place.start(*place.submit_args(agent, *options))
         name = place.await_job()
-        place.await_kind(name, "progress")
+        place.await_state(name, "running")
         address = observer(place, name)
+        if server is None:
+            with Follower(address):
+                pass  # Our broker answers: a client may give it up after 2 s.
+        (place.work / "begin").touch()
+        place.await_kind(name, "progress")
         if server is None:
             return Job(place, submit, name, lambda _: [], address)
         own = {"follow.sh": [server.url], "follow.mjs": [server.password]}

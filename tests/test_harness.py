@@ -97,9 +97,9 @@ def test_mosquitto_asks_for_the_password(mosquitto: broker_servers.Mosquitto) ->
     mosquitto.stop()
     mosquitto.start()
     told = subprocess.run(
-        ["mosquitto_sub", "-t", "t", "-C", "1", "-W", "5", *known],
+        ["mosquitto_sub", "-t", "t", "-C", "1", "-W", "30", *known],
         check=True,
-        timeout=10,
+        timeout=40,
         capture_output=True,
     )
     assert told.stdout == b"kept\n"
