@@ -1,6 +1,7 @@
 """The background supervisor: one a registry, there when it is needed, gone when not, fair to all jobs."""
 
 import json
+import os
 import plistlib
 import re
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from delegate_job import locks
+from delegate_job.paths import RegistryPaths
 from harness import COMMAND, Place, job_id, wait_until
 from takeovers import (
     COMPLETED,
@@ -62,11 +65,17 @@ def test_fifty_commands_at_once_start_one(place: Place) -> None:
 def test_it_ends_when_there_is_nothing_to_own(place: Place) -> None:
     """It stays while a job lives, and a while longer; then it ends by itself, and leaves no socket."""
     place.run("list")
-    brief = place.spawn(sys.executable, "-c", BRIEFLY, place.registry, "1")
-    wait_until(lambda: supervisor_pid(place), what="the supervisor")
-    name = submit_detached(place, f"sleep 2\n{COMPLETED}", "--close")
+    gate = locks.acquire(RegistryPaths(place.registry).gate)
+    assert gate is not None
+    with os.fdopen(gate):  # It ends under this lock, and so not before there is a job.
+        brief = place.spawn(sys.executable, "-c", BRIEFLY, place.registry, "1")
+        wait_until(lambda: supervisor_pid(place), what="the supervisor")
+        submit = place.start(*place.submit_args(f"sleep 2\n{COMPLETED}", "--close", "--detach"))
+        name = place.await_job()
+        place.await_state(name, "running")
+    assert submit.wait(30) == 0
     assert place.run("wait", name).returncode == 0
-    assert brief.wait(15) == 0
+    assert brief.wait(45) == 0
     assert not [path for path in place.registry.rglob("*") if path.is_socket()]
     nothing_left(place)
 
@@ -219,9 +228,11 @@ def test_a_job_of_another_host_is_not_taken(place: Place) -> None:
     """Its lock says nothing here: the supervisor says so, seldom, and leaves it alone."""
     submit = place.start(*place.submit_args(ENDLESS, "--close"))
     name = reported(place, "started")
-    kill(submit)
-    move(place, "elsewhere")
+    # Before there is no owner: else the runner might have started another one meanwhile.
     supervise = place.start("supervise")
+    wait_until(lambda: supervisor_pid(place) == supervise.pid, what="the supervisor")
+    move(place, "elsewhere")
+    kill(submit)
     said = wait_until(lambda: supervise.stderr and supervise.stderr.readline(), what="a line") or ""
     assert (name in said, "elsewhere" in said) == (True, True)
     assert place.job(name)["state"] in {"launching", "running"}
