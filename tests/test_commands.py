@@ -282,15 +282,15 @@ def test_logs_of_each_kind(place: Place) -> None:
     check = place.script("check", "echo looked closely")
     name = finished(place, f"echo on the screen\n{COMPLETED}", "--validate", str(check))
     events = [line.split()[1:3] for line in lines_of(place, "logs", name)]
-    assert events[:4] == [
-        ["owner", "registered"],
-        ["owner", "launching"],
-        ["runner", "spawned"],
-        ["agent", "completed:"],
-    ]
+    assert events[:2] == [["owner", "registered"], ["owner", "launching"]]
+    # The agent goes at once, and may be faster than the runner's word.
+    assert ["runner", "spawned"] in events
+    assert ["agent", "completed:"] in events
     reported = [line for line in lines_of(place, "logs", name, "--reports") if line]
     assert [json.loads(line)["kind"] for line in reported] == ["completed"]
-    assert "on the screen" in "\n".join(lines_of(place, "logs", name, "--pane"))
+    wait_until(
+        lambda: "on the screen" in "\n".join(lines_of(place, "logs", name, "--pane")), what="the screen"
+    )
     assert "looked closely" in "\n".join(lines_of(place, "logs", name, "--validation"))
 
 
@@ -306,7 +306,9 @@ def test_logs_as_json_is_one_event_a_line(place: Place) -> None:
 
 def test_logs_follow_ends_with_the_job(place: Place) -> None:
     """--follow prints what comes, as it comes, and ends with the job; the same for the screen."""
-    agent = f"{REPORT} progress > said\necho first\n{UNTIL_TOLD}\necho second\n{COMPLETED}"
+    # The screen is copied a moment after it was written: the job is not to end before.
+    until_copied = 'until grep -q second "${DELEGATE_JOB_CONNECTION%/*}/pane.log"; do sleep 0.05; done'
+    agent = f"{REPORT} progress > said\necho first\n{UNTIL_TOLD}\necho second\n{until_copied}\n{COMPLETED}"
     submit = place.start(*place.submit_args(agent))
     name = running(place)
     events, pane = place.start("logs", name, "--follow", "--json"), place.start("logs", name, "-f", "--pane")
@@ -377,9 +379,10 @@ def test_publish_says_what_came_of_it(place: Place) -> None:
     """For people a line; with --json what was recorded and sent, and why not."""
     submit = place.start(*place.submit_args(f"{UNTIL_TOLD}\n{COMPLETED}"))
     name = running(place)
-    said = place.run("publish", "--job", name, "--event", "progress", "--detail", "half\nway")
+    report = ("publish", "--job", name, "--event", "progress", "--timeout", "30")
+    said = place.run(*report, "--detail", "half\nway")
     assert (said.returncode, said.stdout, said.stderr) == (0, "recorded and sent\n", "")
-    shown = json.loads(place.run("publish", "--job", name, "--event", "progress", "--json").stdout)
+    shown = json.loads(place.run(*report, "--json").stdout)
     assert (shown["job_id"], shown["recorded"], shown["sent"], shown["reason"]) == (name, True, True, None)
     (place.work / "go").touch()
     assert submit.wait(20) == 0
