@@ -132,6 +132,7 @@ def test_the_keys_of_watch_answer(claude: Scripted) -> None:
     terminal.shows("deny: denied: Bash: second")
     (denied,) = claude.await_kinds(job, "denied")
     assert denied["detail"] == "- not this"
+    wait_until((claude.place.work / "said").exists, what="the first answer")
     wait_until(lambda: (claude.place.work / "said").read_text() == "allow\ndeny\n", what="both answers")
     terminal.press("q")
     terminal.shows("code=0")
@@ -182,7 +183,7 @@ def hint_of(refused: "subprocess.CompletedProcess[str]") -> str:
 def test_a_silent_start_calls_a_person(claude: Scripted) -> None:
     """Without a hook in time the job waits, with the words of the screen; a later start lets it run."""
     job = claude.start(
-        'print("Do you trust this folder?"); input()\n' + STARTS + "input()", "--startup-timeout", "1"
+        'print("Do you trust this folder?"); input()\n' + STARTS + "input()", "--startup-timeout", "4"
     )
     (told,) = claude.await_kinds(job, "permission_required")
     assert (told["source"], told["data"]["reason"]) == ("owner", "startup_dialog")

@@ -11,7 +11,7 @@ from delegate_job.dialog_keys import Keyboard, is_shown, note_granted, note_refu
 from delegate_job.errors import RegistryError, UsageError
 from delegate_job.hook_state import OVER, HookState
 from delegate_job.tmux import Tmux
-from harness import Place, wait_until
+from harness import PATIENCE, Place, wait_until
 from panes import LABEL
 from samples import job
 
@@ -66,6 +66,8 @@ def pressed(place: Place) -> bytes:
 
 def test_a_key_is_pressed_and_the_dialog_seen_to_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The dialog is awaited, the key reaches its program, and who comes later presses nothing."""
+    monkeypatch.setattr("delegate_job.dialog_keys.SHOWN_WITHIN", PATIENCE)
+    monkeypatch.setattr("delegate_job.dialog_keys.GONE_WITHIN", PATIENCE)
     tmux = asking(place, monkeypatch)
     keyboard = Keyboard(tmux, "asks", DIALOG, SHOWS)
     keyboard.await_dialog()
@@ -91,6 +93,7 @@ def test_another_dialog_gets_no_key(place: Place, monkeypatch: pytest.MonkeyPatc
 
 def test_a_dialog_that_stays_is_no_success(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key after which the dialog is still there is said to be unconfirmed."""
+    monkeypatch.setattr("delegate_job.dialog_keys.SHOWN_WITHIN", PATIENCE)
     monkeypatch.setattr("delegate_job.dialog_keys.GONE_WITHIN", 0.5)
     keyboard = Keyboard(asking(place, monkeypatch, then="stays"), "asks", DIALOG, SHOWS)
     keyboard.await_dialog()

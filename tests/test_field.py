@@ -22,7 +22,8 @@ Submitted = subprocess.Popen[str]
 def begin(place: Place, agent: str, *options: str | Path, **how: Any) -> tuple[Submitted, str]:
     """Start a submit whose agent reports `started`; return it and the job's id once the owner knows."""
     known = set(place.jobs())
-    submit = place.start(*place.submit_args(f"{REPORT} started\n{agent}", *options), **how)
+    # Quiet on the screen: what `publish` prints once it is sent would be new words of the agent's.
+    submit = place.start(*place.submit_args(f"{REPORT} started > /dev/null\n{agent}", *options), **how)
     (name,) = wait_until(lambda: set(place.jobs()) - known, what="a new job")
     wait_until(lambda: '"started"' in reports(place, name), what="the agent's first report")
     wait_until(lambda: place.job(name)["state"] not in {"registered", "launching"}, what="the owner")

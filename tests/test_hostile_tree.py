@@ -290,6 +290,7 @@ else:
     if claim == "none":
         job = wait_until(lambda: (found := place.job(name))["detail"] == "still here" and found, 60) or {}
         assert (job["state"], job["outcome"], job["verdict"], job["attempt"]) == ("running", None, None, 0)
+        wait_until((place.work / "forged").exists, what="the agent's last step")
         assert place.run("cancel", name).returncode == 0
         assert process.wait(30) == 9
     else:
