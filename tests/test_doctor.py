@@ -63,7 +63,7 @@ def test_nothing_is_left_behind(place: Place, agent: list[str]) -> None:
     assert place.run("doctor", *agent).returncode == 0
     left = {path for path in everything_in(place.root) - before if path.parent != place.root / "t"}
     assert not left
-    assert not place.processes()
+    wait_until(lambda: not place.processes(), what="the end of all it started")
 
 
 def test_a_registry_with_jobs_is_left_as_it_is(place: Place) -> None:
@@ -173,7 +173,7 @@ def test_a_version_that_does_not_come(place: Place) -> None:
     program(place, "aider", "#!/bin/sh\nsleep 60 & exit 1\n")
     shown = place.run("doctor", "aider", "--json")
     assert findings(shown)["aider"]["status"] == "warning"
-    assert not place.processes()
+    wait_until(lambda: not place.processes(), what="the end of all it started")
 
 
 def test_settings_that_cannot_be_read(place: Place) -> None:
@@ -241,7 +241,7 @@ def test_a_signal_leaves_nothing_behind(place: Place, signum: signal.Signals) ->
     assert process.returncode == 128 + signum
     assert not place.registry.exists()
     assert not list((place.root / "tmp").iterdir())
-    assert not place.processes()
+    wait_until(lambda: not place.processes(), what="the end of all it started")
 
 
 # -- the parts
@@ -278,7 +278,7 @@ def test_a_program_that_hangs_is_ended_with_its_children(place: Place) -> None:
     """A program has its time limit also when a child of it holds its output open."""
     script = place.script("hangs", "sleep 60 &\nsleep 60")
     assert doctor_process.run([str(script)], timeout=1.0, cwd=place.work, env=place.environ) is None
-    assert not place.processes()
+    wait_until(lambda: not place.processes(), what="the end of all it started")
 
 
 def look(probes: Any, place: Place, **environ: str) -> dict[str, Any]:
