@@ -15,6 +15,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from harness import COMMAND, PATIENCE, Place, wait_until
+from traces import has_open
 
 T = TypeVar("T")
 SCHEMAS = Path(__file__).resolve().parent.parent / "docs/schemas"
@@ -63,11 +64,6 @@ class Session:
                 if wanted.items() <= found.items():
                     return found
                 await anyio.sleep(0.1)
-
-
-def open_files(pid: int) -> str:
-    """Return the paths of the files that a process has open."""
-    return " ".join(str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
 
 
 def scripted(place: Place, text: str) -> dict[str, Any]:
@@ -131,7 +127,7 @@ def test_a_wait_that_is_given_up_leaves_the_job(place: Place) -> None:
         with anyio.move_on_after(1.5):
             await session.call("wait", job=job["id"], timeout=600)
         # While it waits it has the registry open.
-        await anyio.to_thread.run_sync(wait_until, lambda: "registry.db" not in open_files(server))
+        await anyio.to_thread.run_sync(wait_until, lambda: not has_open(server, "registry.db"))
         return await session.call("status", job=job["id"])
 
     assert talk(place, say)["state"] == "running"

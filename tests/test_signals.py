@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import Place, job_id, wait_until
+from traces import has_open
 
 REPORT = '"$DJ" publish --event'
 COMPLETED = f"{REPORT} completed --detail done"
@@ -179,10 +180,7 @@ def test_wait_has_the_job_taken_over_whose_owner_dies_meanwhile(place: Place) ->
     submit = place.start(*place.submit_args(f"{REPORT} progress\n{UNTIL_TOLD}\n{COMPLETED}"))
     name = reported(place, "progress")
     wait = place.start("wait", name)
-    opened = Path(f"/proc/{wait.pid}/fd")
-    wait_until(
-        lambda: place.registry / "registry.db" in [fd.readlink() for fd in opened.iterdir()], what="wait"
-    )
+    wait_until(lambda: has_open(wait.pid, "registry.db"), what="wait")
     kill(submit)
     (place.work / "go").touch()
     stdout, _ = wait.communicate(timeout=20)

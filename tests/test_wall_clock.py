@@ -29,6 +29,7 @@ from takeovers import (
     reported,
     submit_detached,
 )
+from traces import has_open
 
 HOUR = 3600
 SetClock = Callable[[int], None]
@@ -137,15 +138,6 @@ def test_wait_waits_as_long_as_it_was_told(place: Place, set_clock: SetClock, sh
     assert time.monotonic() - begun >= 5
     assert place.run("cancel", name).stdout == f"{name} cancelled\n"
     nothing_left(place)
-
-
-def has_open(pid: int, name: str) -> bool:
-    """Say whether a process has a file of this name open."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            found.append(entry.readlink().name)
-    return name in found
 
 
 @forward_and_back

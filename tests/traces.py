@@ -1,5 +1,6 @@
-"""What can be read in a place: which files and processes hold a text, and what was printed to a file."""
+"""What can be read in a place: who holds a text, what a process has open, what was printed."""
 
+import contextlib
 from pathlib import Path
 
 from harness import Place, wait_until
@@ -25,6 +26,15 @@ def _of_process(pid: int, kind: str) -> bytes:
         return Path(f"/proc/{pid}/{kind}").read_bytes()
     except OSError:
         return b""
+
+
+def has_open(pid: int, name: str) -> bool:
+    """Say whether a process has a file of this name open; others it may close while we look."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(entry.readlink().name)
+    return name in found
 
 
 def printed(path: Path, count: int) -> list[str]:
