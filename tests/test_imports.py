@@ -150,7 +150,8 @@ def imported(trace: str) -> set[str]:
 def finished(place: Place) -> Place:
     """Give a place with one finished job, whose agent traced the imports of its own report."""
     job = place.submit(
-        f'PYTHONPROFILEIMPORTTIME=1 "$DJ" publish --event completed --detail x 2> {place.root}/publish.trace'
+        'PYTHONPROFILEIMPORTTIME=1 "$DJ" publish --timeout 20 --event progress --detail x'
+        f' 2> {place.root}/publish.trace\n"$DJ" publish --event completed'
     )
     assert job.returncode == 0, job
     return place

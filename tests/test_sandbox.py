@@ -18,7 +18,7 @@ from delegate_job import reporter
 from harness import Place, in_ci, job_id
 from traces import printed
 
-REPORT = '"$DJ" publish --event'
+REPORT = '"$DJ" publish --timeout 20 --event'
 UNTIL_GO = "until [ -e go ]; do sleep 0.05; done"
 PATIENCE = 8.0
 """Seconds that a busy machine may take for what is bounded by 2."""

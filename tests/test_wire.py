@@ -22,7 +22,7 @@ from subscribers import (
 )
 from traces import holding, printed, showing
 
-REPORT = '"$DJ" publish --event'
+REPORT = '"$DJ" publish --timeout 20 --event'
 UNTIL_GO = "until [ -e go ]; do sleep 0.05; done"
 WHOLE = {"state", "owner", "report/started", "report/completed"}
 Subscriber = Callable[[Place, Address, str, int], list[Told]]
@@ -51,6 +51,14 @@ def reports(place: Place, name: str) -> str:
     return file.read_text() if file.exists() else ""
 
 
+def await_told(place: Place, name: str, state: str, names: set[str]) -> None:
+    """Wait until the job's broker has its state and messages of these names: the owner tells what it did."""
+    with Follower(observer(place, name)) as seen:
+        seen.subscribe(mqtt.job_filter(name))
+        seen.await_fields("state", state=state)
+        seen.await_names(names)
+
+
 def secrets(place: Place, name: str) -> mqtt.Connection:
     """Return what the job's own processes are given to connect with."""
     return mqtt.read_connection(place.registry / "jobs" / name / "connection.json")
@@ -75,6 +83,7 @@ def test_a_subscriber_that_comes_after_the_claim_is_told_all_of_it(
     check = place.script("check", UNTIL_GO)
     name = begin(place, f"{REPORT} started\n{REPORT} completed --detail all", "--validate", check)
     place.await_state(name, "checking")
+    await_told(place, name, "checking", WHOLE)
     told = {each.name: each for each in subscriber(place, observer(place, name), mqtt.job_filter(name), 4)}
     (place.work / "go").touch()
     assert set(told) == WHOLE
@@ -105,9 +114,7 @@ def test_a_subscriber_hears_the_end_before_the_embedded_broker_leaves(place: Pla
 def test_mosquitto_sub_hears_the_end_before_the_embedded_broker_leaves(place: Place) -> None:
     """A follower that is not ours is told the final state too."""
     name = begin(place, f"{REPORT} started\n{UNTIL_GO}\n{REPORT} completed")
-    with Follower(observer(place, name)) as seen:
-        seen.subscribe(mqtt.state_topic(name))
-        seen.await_fields("state", state="running")
+    await_told(place, name, "running", {"state"})
     follower = start_mosquitto_sub(place, observer(place, name), mqtt.state_topic(name), 100)
     # It has subscribed once it has printed what was kept.
     assert follower.stdout is not None
@@ -151,6 +158,7 @@ def standalone(place: Place) -> tuple[str, str]:
 def test_what_status_tells_of_a_connection_works_as_it_stands(place: Place) -> None:
     """The two lines for people are the URL and the topics, and the JSON holds both in pieces."""
     name = running(place)
+    await_told(place, name, "running", {"state", "owner", "report/started"})
     url, topics = place.run("status", name, "--connection").stdout.splitlines()
     said = json.loads(place.run("status", name, "--connection", "--json").stdout)
     assert (url, topics) == (said["url"], said["topics"])
