@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,7 @@ from delegate_job.errors import UsageError
 from delegate_job.job import JobSpec, Verdict
 from delegate_job.paths import JobPaths
 from delegate_job.validation import CheckResult, CheckStopped
-from harness import wait_until
+from harness import PATIENCE, wait_until
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,22 @@ class Bench:
 
     def written_pids(self, count: int = 1) -> list[int]:
         """Return the pids that the script wrote, once all are there."""
+        wait_until(lambda: self.has_written(count), what="pids of the check")
+        return [int(line) for line in self.pids.read_text().split()]
 
-        def whole() -> list[int] | None:
-            text = self.pids.read_text() if self.pids.exists() else ""
-            return [int(line) for line in text.split()] if text.count("\n") >= count else None
+    def has_written(self, count: int) -> bool:
+        """Say whether the script has written so many pids."""
+        return self.pids.exists() and self.pids.read_bytes().count(b"\n") >= count
 
-        found = wait_until(whole, what="pids of the check")
-        assert found is not None
-        return found
+
+def begin_the_limit(monkeypatch: pytest.MonkeyPatch, bench: Bench, count: int) -> None:
+    """Let the check's clock stand still until the script, which may start late, has written `count` pids."""
+    begun = time.monotonic()
+
+    def now() -> float:
+        return time.monotonic() if bench.has_written(count) else begun
+
+    monkeypatch.setattr(check_process, "time", SimpleNamespace(monotonic=now))
 
 
 @pytest.fixture
@@ -312,8 +321,9 @@ def test_missing_at_the_check(bench: Bench) -> None:
     assert bench.check(script, sha256=sha256).verdict is Verdict.CHANGED
 
 
-def test_time_limit(bench: Bench) -> None:
+def test_time_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """At its limit a check is ended, children and all; its output until then is kept."""
+    begin_the_limit(monkeypatch, bench, 2)
     text = "echo before; sleep 300 & echo $! >>$PIDS; echo $$ >>$PIDS; wait\n"
     result = bench.check(bench.script(text), timeout=0.5)
     assert (result.verdict, result.exit_code) == (Verdict.TIMED_OUT, None)
@@ -321,8 +331,9 @@ def test_time_limit(bench: Bench) -> None:
     assert all(map(gone, bench.written_pids(2)))
 
 
-def test_time_limit_with_term_ignored(bench: Bench) -> None:
+def test_time_limit_with_term_ignored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that ignores TERM is killed, and so is a child in another process group or session."""
+    begin_the_limit(monkeypatch, bench, 3)
     text = """trap '' TERM
 (trap '' TERM; echo $BASHPID >>$PIDS; while :; do sleep 1; done) &
 set -m; (trap '' TERM; echo $BASHPID >>$PIDS; while :; do sleep 1; done) &
@@ -335,9 +346,11 @@ while :; do sleep 1; done
     assert all(map(gone, bench.written_pids(3)))
 
 
-def test_term_is_first(bench: Bench) -> None:
+def test_term_is_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the limit a check gets TERM and may clean up; what it says then is kept."""
-    text = "trap 'echo cleaned; exit 0' TERM; echo ready; while :; do sleep 0.05; done\n"
+    begin_the_limit(monkeypatch, bench, 1)
+    monkeypatch.setattr(check_process, "GRACE", PATIENCE)
+    text = "trap 'echo cleaned; exit 0' TERM; echo ready; echo $$ >>$PIDS; while :; do sleep 0.05; done\n"
     result = bench.check(bench.script(text), timeout=0.5)
     assert result.verdict is Verdict.TIMED_OUT
     assert result.output_tail.endswith("cleaned\n")
@@ -400,7 +413,7 @@ def test_closed_output(bench: Bench) -> None:
 def test_output_without_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """100 MB of output block nothing: the log ends at its limit and says so, the end is in the result."""
     text = "head -c 100000000 /dev/zero | tr '\\0' x; echo; echo the end; exit 1\n"
-    result = bench.check(bench.script(text))
+    result = bench.check(bench.script(text), timeout=100)
     assert result.exit_code == 1
     assert result.output_tail.endswith("x\nthe end\n")
     assert len(result.output_tail) == check_output.TAIL_LIMIT
