@@ -14,6 +14,7 @@ from typing_extensions import override
 from delegate_job import report_summary
 from delegate_job.markup import without_escapes
 from harness import Place, job_id, wait_until
+from traces import await_recording
 
 EVIL = "</pre></td><script>alert(1)</script><img src=x onerror=alert(2)>`|&\"'\x1b]0;x\x07\u202e"
 VOID = {"meta", "br", "link"}
@@ -105,6 +106,7 @@ def hostile(place: Place) -> Place:
     env = {"EVIL": str(place.root / "evil")}
     done = place.submit(agent, "--prompt", EVIL, "--validate", check, "--attempts", "2", "--close", env=env)
     assert done.returncode == 0, done
+    await_recording(place, job_id(done.stdout), "alert(1)")
     return place
 
 

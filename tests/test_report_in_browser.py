@@ -7,7 +7,8 @@ import pytest
 
 import chromium
 from chromium import Chromium
-from harness import Place, wait_until
+from harness import Place, job_id, wait_until
+from traces import await_recording
 
 EVIL = "</pre></script><script>alert(1)</script><img src=http://127.0.0.1:9/x onerror=alert(2)>"
 
@@ -22,6 +23,7 @@ def report(place: Place) -> Path:
     )
     done = place.submit(agent, "--prompt", EVIL, "--close", env={"EVIL": str(place.root / "evil")})
     assert done.returncode == 0, done
+    await_recording(place, job_id(done.stdout), "alert(1)")
     return Path(place.run("report", "@last").stdout.removesuffix("\n"))
 
 

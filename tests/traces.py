@@ -1,6 +1,7 @@
-"""What can be read in a place: who holds a text, what a process has open, what was printed."""
+"""What can be read in a place: who holds a text, what a process has open, what was printed or recorded."""
 
 import contextlib
+import json
 from pathlib import Path
 
 from harness import Place, wait_until
@@ -43,6 +44,18 @@ def printed(path: Path, count: int) -> list[str]:
         lambda: path.exists() and path.read_bytes().count(b"\n") >= count, what=f"{count} lines in {path}"
     )
     return path.read_text().splitlines()
+
+
+def await_recording(place: Place, job: str, text: str) -> None:
+    """Wait until the recording of a job's terminal has a text: its end is recorded beside the job's."""
+    file = place.registry / "jobs" / job / "pane.cast"
+
+    def is_recorded() -> bool:
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        events = [json.loads(line) for line in lines[1:] if line.endswith("]\n")]
+        return text in "".join(data for _, kind, data in events if kind == "o")
+
+    wait_until(is_recorded, what=f"{text} in {file}")
 
 
 def showing(name: str) -> list[tuple[str, ...]]:
