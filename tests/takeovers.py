@@ -16,6 +16,11 @@ from processes import Process
 REPORT = '"$DJ" publish --event'
 COMPLETED = f"{REPORT} completed --detail done"
 UNTIL_TOLD = "until [ -e go ]; do sleep 0.05; done"
+UNTIL_SPAWNED = (
+    """until grep -qs '"spawned"' "$DELEGATE_JOB_REGISTRY_DIR/jobs/$DELEGATE_JOB_ID/events.jsonl"; do """
+    "sleep 0.05; done"
+)
+"""Begins an agent whose reports are to be applied after its `spawned`: a runner may be slow to say that."""
 ENDLESS = f"{REPORT} started\nexec sleep 600"
 
 

@@ -16,6 +16,7 @@ from takeovers import (
     COMPLETED,
     ENDLESS,
     REPORT,
+    UNTIL_SPAWNED,
     UNTIL_TOLD,
     await_result,
     events,
@@ -61,7 +62,7 @@ with Registry(RegistryPaths(Path(sys.argv[1]))) as registry, hearing_signals() a
         supervisor.own(name, lock)
         supervisor.run()
 """
-AT_WORK = f"{REPORT} started\n{UNTIL_TOLD}\n{REPORT} progress --detail half\n{COMPLETED}"
+AT_WORK = f"{UNTIL_SPAWNED}\n{REPORT} started\n{UNTIL_TOLD}\n{REPORT} progress --detail half\n{COMPLETED}"
 
 
 def orphaned(place: Place, agent: str) -> str:

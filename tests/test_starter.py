@@ -67,9 +67,11 @@ def test_a_look_from_inside_an_agent_has_an_ownerless_job_taken_over_for_good(pl
     place.await_state(name, "running")
     other.kill()
     other.wait(10)
-    done = place.submit(f'"$DJ" list\n{REPORT} started\nsleep 1\n{COMPLETED}', "--close")
+    # A client of tmux that had not yet asked for a supervisor would end with the agent.
+    asked = 'until [ -s "$DELEGATE_JOB_REGISTRY_DIR/supervisor.lock" ]; do sleep 0.05; done'
+    done = place.submit(f'"$DJ" list\n{REPORT} started\n{asked}\n{COMPLETED}', "--close")
     assert done.returncode == 0, done
-    pid = wait_until(lambda: supervisor_pid(place), 10, "a supervisor")
+    pid = wait_until(lambda: supervisor_pid(place), what="a supervisor")
     wait_until(lambda: (place.job(name)["owner"] or {}).get("pid") == pid, what="the takeover")
     assert place.run("publish", "--job", name, "--event", "completed").returncode == 0
     assert place.run("wait", name).returncode == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import Place, job_id, wait_until
+from takeovers import UNTIL_SPAWNED
 
 REPORT = '"$DJ" publish --event'
 COMPLETED = f"{REPORT} completed --detail done"
@@ -56,7 +57,8 @@ def running(place: Place) -> str:
 
 def test_the_lines_of_submit(place: Place) -> None:
     """The id first, then how to attach, a line an event, the verdict; the audit directory is last."""
-    agent = f"{REPORT} started\n{REPORT} progress --detail 'half way'\n{COMPLETED}\nexec sleep 600"
+    reports = f"{REPORT} started\n{REPORT} progress --detail 'half way'\n{COMPLETED}"
+    agent = f"{UNTIL_SPAWNED}\n{reports}\nexec sleep 600"
     done = place.submit(agent, "--validate", place.script("check", "exit 0"))
     lines = done.stdout.splitlines()
     name = job_id(done.stdout)
@@ -294,15 +296,17 @@ def test_a_broken_pipe_is_quiet(place: Place, words: tuple[str, ...]) -> None:
 
 def test_a_broken_pipe_of_submit_is_said_once(place: Place) -> None:
     """`submit | head -1` gets its line; that nobody reads the others is one warning, not an end."""
-    count, stderr = piped_to_head(place, *place.submit_args(f"{REPORT} started\n{COMPLETED}"))
+    agent = f"{UNTIL_TOLD}\n{REPORT} started\n{COMPLETED}"
+    count, stderr = piped_to_head(place, *place.submit_args(agent), then="exec <&-; touch go")
     assert (count, len(stderr.splitlines())) == (1, 1)
     assert stderr.startswith("warning: the output cannot be written")
     assert place.job("@last")["outcome"] == "accepted"
 
 
-def piped_to_head(place: Place, *words: str) -> tuple[int, str]:
-    """Run `delegate-job WORDS | head -1`; return how many lines came, and what stood on stderr."""
-    piped = place.spawn("bash", "-c", f"{shlex.join([place.environ['DJ'], *words])} | head -1")
+def piped_to_head(place: Place, *words: str, then: str = ":") -> tuple[int, str]:
+    """Run `delegate-job WORDS | (head -1; THEN)`; return how many lines came, and what stood on stderr."""
+    command = shlex.join([place.environ["DJ"], *words])
+    piped = place.spawn("bash", "-c", f"{command} | (head -1; {then})")
     stdout, stderr = piped.communicate(timeout=30)
     return len(stdout.splitlines()), stderr
 
