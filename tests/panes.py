@@ -16,7 +16,7 @@ from delegate_job.environment import limits
 from delegate_job.launcher import RunnerState
 from delegate_job.paths import JobPaths
 from delegate_job.tmux import Tmux
-from harness import Place, wait_until
+from harness import PATIENCE, Place, wait_until
 
 LABEL = "delegate-job-test"
 
@@ -61,7 +61,7 @@ class Pane:
             return []
         return [json.loads(line) for line in self.paths.control.read_text().splitlines() if line]
 
-    def await_event(self, kind: str, timeout: float = 15) -> dict[str, Any]:
+    def await_event(self, kind: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """Return the newest event of a kind as soon as there is one."""
 
         def newest() -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ class Pane:
 
         return wait_until(newest, timeout, f"{kind} in {self.paths.control}") or {}
 
-    def await_end(self, timeout: float = 20) -> dict[str, Any]:
+    def await_end(self, timeout: float = PATIENCE) -> dict[str, Any]:
         """Return the data of `exited` once the runner has gone."""
         wait_until(
             lambda: launcher.runner_state(self.paths) is RunnerState.GONE, timeout, "the end of the runner"
@@ -77,7 +77,7 @@ class Pane:
         data: dict[str, Any] = self.await_event("exited", 1)["data"]
         return data
 
-    def file(self, name: str, timeout: float = 15) -> str:
+    def file(self, name: str, timeout: float = PATIENCE) -> str:
         """Return what the agent wrote into a file of its work dir, once that is there and not empty."""
         path = self.place.work / name
         return wait_until(lambda: path.exists() and path.read_text(), timeout, name) or ""
@@ -86,11 +86,11 @@ class Pane:
         """Return the process id that the agent wrote into a file."""
         return int(self.file(name))
 
-    def screen_shows(self, text: str, timeout: float = 10) -> None:
+    def screen_shows(self, text: str, timeout: float = PATIENCE) -> None:
         """Wait until the pane or its history shows a text."""
         wait_until(lambda: text in (self.tmux.capture(self.session, history=True) or ""), timeout, text)
 
-    def log_shows(self, text: str, timeout: float = 10) -> None:
+    def log_shows(self, text: str, timeout: float = PATIENCE) -> None:
         """Wait until pane.log holds a text."""
         wait_until(lambda: text in self.paths.pane_log.read_text(errors="replace"), timeout, text)
 

@@ -216,13 +216,14 @@ def test_an_agent_that_stops_itself_goes_on(pane: Pane) -> None:
     assert pane.await_end()["exit_code"] == 5
 
 
+THERE = "until [ -s pid ]; do sleep 0.02; done"
 SURVIVORS = {
     "background": "trap '' HUP; sleep 60 & echo $! > pid",
     "new session": "setsid sleep 60 & echo $! > pid",
-    "double fork": "(setsid bash -c 'echo $$ > pid; exec sleep 60' &) & sleep 0.3",
-    "ignores TERM": "setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 1; done' & sleep 0.3",
-    "stopped": "setsid bash -c 'trap \"\" HUP; echo $$ > pid; kill -STOP $$; sleep 60' & sleep 0.3",
-    "empty environment": "(env -i setsid bash -c 'echo $$ > pid; exec sleep 60' &) & sleep 0.3",
+    "double fork": f"(setsid bash -c 'echo $$ > pid; exec sleep 60' &) & {THERE}",
+    "ignores TERM": f"setsid bash -c 'trap \"\" TERM; echo $$ > pid; while :; do sleep 1; done' & {THERE}",
+    "stopped": f"setsid bash -c 'trap \"\" HUP; echo $$ > pid; kill -STOP $$; sleep 60' & {THERE}",
+    "empty environment": f"(env -i setsid bash -c 'echo $$ > pid; exec sleep 60' &) & {THERE}",
 }
 
 
@@ -231,7 +232,7 @@ def test_what_the_agent_leaves_behind_is_ended_before_exited(pane: Pane, script:
     """However it has hidden, it is gone when `exited` is there, and it was counted."""
     pane.shell(f"{script}; exit 4")
     survivor = pane.pid("pid")
-    data = pane.await_event("exited", 20)["data"]
+    data = pane.await_event("exited")["data"]
     assert not lives(survivor)
     assert data["exit_code"] == 4
     assert data["killed"] >= 1
@@ -239,7 +240,8 @@ def test_what_the_agent_leaves_behind_is_ended_before_exited(pane: Pane, script:
 
 def test_what_ends_by_itself_in_time_is_left_alone(pane: Pane) -> None:
     """A `publish` still under way when the agent exits is waited for, and `exited` comes after it."""
-    pane.shell("(setsid bash -c 'sleep 1; echo whole > report' &) & exit 0")
+    late = "(setsid bash -c 'echo > up; sleep 0.5; echo whole > report' &) &"
+    pane.shell(f"{late} until [ -e up ]; do sleep 0.02; done; exit 0")
     assert pane.await_end()["killed"] == 0
     assert pane.file("report") == "whole\n"
 
@@ -270,6 +272,7 @@ def test_a_second_runner_leaves_the_first_alone(pane: Pane) -> None:
     """It says why, records nothing, starts nothing."""
     pane.shell("echo $$ >> pids; sleep 60")
     pane.file("pids")
+    pane.await_event("spawned")
     script = launcher.runner_argv(pane.paths)
     done = subprocess.run(script, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == runner.NOT_TO_RUN

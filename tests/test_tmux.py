@@ -401,6 +401,7 @@ def test_calls_that_nobody_waits_for_are_ended(place: Place, monkeypatch: pytest
     monkeypatch.setenv("HOME", str(place.home))
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(Tmux(label="silent", timeout=60).sessions)
+        wait_until(lambda: tmux_call._running, what="the call, as its thread knows it")
         wait_until(lambda: any(each.command == "sleep 600" for each in place.processes()), what="the call")
         tmux_call.give_up()
         assert answer.result(30) is None

@@ -10,7 +10,7 @@ import pytest
 
 from delegate_job import locks
 from delegate_job.supervisor_upkeep import ABANDONED_AFTER
-from harness import Place, job_id, wait_until
+from harness import PATIENCE, Place, job_id, wait_until
 from takeovers import COMPLETED, events
 
 
@@ -23,9 +23,9 @@ def test_the_last_line_that_an_owner_did_not_write_is_written(place: Place) -> N
     path.write_bytes(b"".join(lines[:-1]))
     assert events(place, name)[-1]["kind"] != "closed"
     supervise = place.start("supervise")
-    wait_until(lambda: events(place, name)[-1]["kind"] == "closed", 10, "the last line")
+    wait_until(lambda: events(place, name)[-1]["kind"] == "closed", what="the last line")
     supervise.terminate()
-    assert supervise.wait(10) == 0
+    assert supervise.wait(PATIENCE) == 0
     assert path.read_bytes().split() == whole.split()
 
 
@@ -46,9 +46,9 @@ def test_what_a_killed_submit_left_is_removed(place: Place) -> None:
     lock = locks.acquire(held / "lock")
     assert lock is not None
     supervise = place.start("supervise")
-    wait_until(lambda: not old.exists(), 10, "its end")
+    wait_until(lambda: not old.exists(), what="its end")
     supervise.terminate()
-    assert supervise.wait(10) == 0
+    assert supervise.wait(PATIENCE) == 0
     os.close(lock)
     assert (fresh.exists(), held.exists()) == (True, True)
 
