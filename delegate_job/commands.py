@@ -259,7 +259,9 @@ def retry(job: str, registry_dir: str | None, *, broker: str | None, detach: boo
 
 def _refuse_inside(job: str, what: str) -> None:
     """Refuse what an agent must not do to its own job."""
-    own = os.environ.get("DELEGATE_JOB_ID", "")
+    from delegate_job.nesting import job_around
+
+    own = job_around() or ""
     if own and (own.startswith(job) or job == "@last"):
         raise UsageError(f"an agent cannot {what} its own job", hint="do it from a terminal of your own")
 

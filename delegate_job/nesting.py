@@ -13,6 +13,8 @@ from delegate_job import runner
 from delegate_job.errors import DelegateJobError
 
 _PANE = os.fsencode(Path(__file__).with_name("pane.py"))
+_PLACE = 5
+"""Where it stands in a runner's command line (`launcher.runner_argv`)."""
 
 
 def tmux_around(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -25,24 +27,32 @@ def tmux_around(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def job_around(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return the id of the job whose agent we descend from; None where there is none to be seen."""
-    return environ.get("DELEGATE_JOB_ID") or _job_of_ancestors()
+    """Return the id of the job whose agent we descend from; None where there is none to be seen.
+
+    By the runner above us as well, whatever our environment.
+    """
+    return _job_of_ancestors() or environ.get("DELEGATE_JOB_ID")
 
 
 def _job_of_ancestors() -> str | None:
-    with contextlib.suppress(OSError, StopIteration):
+    with contextlib.suppress(OSError):
         for pid in _ancestors():
             words = _strings(pid, "cmdline")
-            if _PANE in words:
-                return Path(os.fsdecode(words[words.index(_PANE) + 1])).name
+            if _is_runner(words):
+                return Path(os.fsdecode(words[_PLACE + 1])).name
     return None
+
+
+def _is_runner(words: list[bytes]) -> bool:
+    """Return whether this is a runner's command line; that of a tmux server names the first it started."""
+    return words[_PLACE : _PLACE + 1] == [_PANE] and not words[_PLACE + 1].startswith(b"-")
 
 
 def _of_ancestors() -> str | None:
     # Without /proc, or above what we may see, nothing is known.
     with contextlib.suppress(OSError, StopIteration):
         for pid in _ancestors():
-            if _PANE in _strings(pid, "cmdline"):
+            if _is_runner(_strings(pid, "cmdline")):
                 return _socket(next(each for each in _strings(pid, "environ") if each.startswith(b"TMUX=")))
     return None
 

@@ -4,10 +4,11 @@ import fcntl
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
-from harness import Place, job_id, wait_until
+from harness import COMMAND, Place, job_id, wait_until
 from takeovers import COMPLETED, ENDLESS, REPORT, UNTIL_TOLD, nothing_left, reported, submit_detached
 
 ODD = "!ls\n/help `touch X` $(touch X) #(touch X) %H ; ünï \"q\" 'q' ends;"
@@ -210,3 +211,33 @@ def test_an_agent_cannot_do_it_to_its_own_job(place: Place, command: tuple[str, 
     assert (place.work / "code").read_text() == "2\n"
     assert "its own job" in (place.work / "said").read_text()
     assert len(place.jobs()) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="ancestors cannot be seen")
+@pytest.mark.parametrize(
+    "hidden", ["env -u DELEGATE_JOB_ID", "env DELEGATE_JOB_ID=another", "env -i setsid -w"]
+)
+def test_an_agent_that_hides_its_job_is_known_too(place: Place, hidden: str) -> None:
+    """By the runner above it, whatever its environment says."""
+    agent = (
+        f'code=0; {hidden} "$DJ" approve "$DELEGATE_JOB_ID" --registry-dir {place.registry} 2> said'
+        f" || code=$?\necho $code > code\n{COMPLETED}"
+    )
+    assert place.submit(agent, "--close").returncode == 0
+    assert (place.work / "code").read_text() == "2\n"
+    assert "its own job" in (place.work / "said").read_text()
+
+
+def test_a_person_beside_the_agent_is_none(place: Place) -> None:
+    """Who opens a window of their own in the job's session may say what they want to its job."""
+    submit = place.start(*place.submit_args(UNTIL_TOLD + "\n" + COMPLETED, "--close"))
+    name = job_id(submit.stdout.readline() if submit.stdout else "")
+    place.await_state(name, "running")
+    said = place.root / "said"
+    command = f"{COMMAND} approve {name} > {said}.part 2>&1; mv {said}.part {said}"
+    environ = [word for key, value in place.environ.items() for word in ("-e", f"{key}={value}")]
+    assert place.tmux("new-window", "-d", "-t", f"=dj-{name}:", *environ, command).returncode == 0
+    wait_until(said.exists, what="an answer")
+    assert f"job {name} asks for nothing" in said.read_text()
+    (place.work / "go").touch()
+    assert submit.wait(30) == 0
