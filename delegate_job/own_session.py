@@ -27,9 +27,19 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], timeout: float, cwd: str
     """
     pipe = subprocess.PIPE
     with start(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=cwd, env=env) as process:
-        try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except BaseException:
-            process.kill()
-            raise
+        stdout, stderr = finish(process, timeout=timeout)
     return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+
+def finish(
+    process: "subprocess.Popen[bytes]", data: bytes | None = None, *, timeout: float
+) -> tuple[bytes, bytes]:
+    """Give a program its input and return its output and errors; it is killed when that is cut short.
+
+    `timeout` is in seconds; subprocess.TimeoutExpired.
+    """
+    try:
+        return process.communicate(data, timeout=timeout)
+    except BaseException:
+        process.kill()
+        raise

@@ -275,7 +275,9 @@ def _said(done: Done | None) -> str:
 
 
 def _complaint(done: Done | None) -> str:
-    return _said(done) or (f"it ended with {done.returncode} and did not say why" if done else "")
+    """Return what went wrong, also of a call that did not say."""
+    said = _said(done)
+    return said if said or done is None else f"it ended with {done.returncode} and did not say why"
 
 
 def _pane(name: str) -> str:

@@ -99,10 +99,7 @@ def _run(argv: list[str], data: bytes, timeout: float) -> Done:
     ) as process:
         _running.add(process)
         try:
-            out, err = process.communicate(data, timeout=timeout)
-        except BaseException:
-            process.kill()
-            raise
+            out, err = own_session.finish(process, data, timeout=timeout)
         finally:
             _running.discard(process)
     words = out.decode(errors="replace"), err.decode(errors="replace")

@@ -58,7 +58,7 @@ PATIENT = """
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from delegate_job import tmux_call
+from delegate_job import own_session, tmux_call
 
 class Call(subprocess.Popen):
     def communicate(self, data=None, timeout=None):
@@ -70,7 +70,7 @@ class Call(subprocess.Popen):
         return super().communicate(data, timeout)
 
 start = lambda argv, **options: Call(argv, start_new_session=True, **options)
-tmux_call.own_session = SimpleNamespace(start=start)
+tmux_call.own_session = SimpleNamespace(start=start, finish=own_session.finish)
 """
 """Makes the time limit of a call of tmux begin only when a file is there."""
 
